@@ -1,0 +1,1 @@
+//! Finds, feeds and watches QEMU.

@@ -1,0 +1,118 @@
+//! What the integrator provides: [`Platform`], the whole contract between this crate and a kernel.
+//!
+//! What lives here: the trait and the plain data it passes. What does not: the safe wrappers over it
+//! ([`crate::memory`] for DMA memory, [`crate::mmio`] for registers).
+
+use core::fmt;
+use core::ptr::NonNull;
+use core::time::Duration;
+
+use crate::addr::PhysAddr;
+
+/// Access to the registers of one SMMU. Offsets are in bytes from the start of register page 0.
+///
+/// The kernel uses [`crate::mmio::Mmio`]; on the host, tests put a model or a socket behind the same trait.
+/// All registers are little-endian; values here are in the CPU's order. An offset outside the block reads as
+/// all ones and writes nothing.
+pub trait Registers: Send + Sync {
+    /// Length of the register block in bytes.
+    fn length_bytes(&self) -> usize;
+    /// Reads the 32-bit register at `offset`.
+    fn read32(&self, offset: usize) -> u32;
+    /// Writes the 32-bit register at `offset`.
+    fn write32(&self, offset: usize, value: u32);
+    /// Reads the 64-bit register at `offset`.
+    fn read64(&self, offset: usize) -> u64;
+    /// Writes the 64-bit register at `offset`.
+    fn write64(&self, offset: usize, value: u64);
+}
+
+/// A block of DMA memory handed out by [`Platform::allocate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaBlock {
+    /// Where the CPU sees it.
+    pub pointer: NonNull<u8>,
+    /// Where the SMMU and devices see it.
+    pub physical: PhysAddr,
+    /// Size in bytes, as requested.
+    pub size_bytes: usize,
+    /// Alignment in bytes, as requested; a power of two.
+    pub alignment_bytes: usize,
+}
+
+/// No DMA memory of the wanted size and alignment is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfDmaMemory {
+    /// The size that was asked for, in bytes.
+    pub size_bytes: usize,
+    /// The alignment that was asked for, in bytes.
+    pub alignment_bytes: usize,
+}
+
+impl fmt::Display for OutOfDmaMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "out of DMA memory: {} bytes aligned to {} were wanted", self.size_bytes, self.alignment_bytes)
+    }
+}
+
+impl core::error::Error for OutOfDmaMemory {}
+
+/// What the crate needs from the system around it: DMA memory, address conversion, barriers and cache
+/// maintenance, a clock.
+///
+/// # Safety
+///
+/// The crate hands the physical addresses it gets here to hardware. An implementation must
+///
+/// * return from [`allocate`](Self::allocate) only memory that is valid for reads and writes through
+///   `pointer`, zeroed, aligned and sized as asked, used by nobody else until it is freed, and found by the
+///   SMMU at `physical`, contiguously;
+/// * make [`pointer`](Self::pointer) the inverse of that mapping for all memory that `allocate` gave out;
+/// * make the barriers order accesses as their documentation says.
+pub unsafe trait Platform: Sync + 'static {
+    /// How registers are reached.
+    type Registers: Registers;
+    /// The lock for data that the SMMU's interrupt handlers share: it masks interrupts where there are any.
+    type Lock: lock_api::RawMutex + Send + Sync;
+
+    /// Allocates zeroed memory for hardware to read and write.
+    ///
+    /// `size_bytes` is not zero; `alignment_bytes` is a power of two, which also holds for the physical address.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfDmaMemory`] when there is none; the crate undoes what it had begun and passes the error on.
+    fn allocate(&self, size_bytes: usize, alignment_bytes: usize) -> Result<DmaBlock, OutOfDmaMemory>;
+
+    /// Takes back a block.
+    ///
+    /// # Safety
+    ///
+    /// `block` came from [`allocate`](Self::allocate), has not been freed, and neither hardware nor software
+    /// reaches it any more.
+    unsafe fn free(&self, block: DmaBlock);
+
+    /// Where the CPU sees memory that [`allocate`](Self::allocate) returned, or any byte inside it.
+    fn pointer(&self, physical: PhysAddr) -> NonNull<u8>;
+
+    /// Makes every earlier store to DMA memory observable by the SMMU before any later register write
+    /// (`dsb ishst` for memory, `dsb st` if registers are mapped as Device memory).
+    fn write_barrier(&self);
+
+    /// Orders an earlier register read before any later load from DMA memory (`dmb oshld` or stronger).
+    fn read_barrier(&self);
+
+    /// Writes back the CPU's cached copies of a range, so that an SMMU that does not snoop sees it.
+    /// Called only for SMMUs whose walks are not coherent.
+    fn clean_cache(&self, start: NonNull<u8>, size_bytes: usize);
+
+    /// Discards the CPU's cached copies of a range, so that the CPU sees what a non-snooping SMMU wrote.
+    /// Called only for SMMUs whose accesses are not coherent.
+    fn invalidate_cache(&self, start: NonNull<u8>, size_bytes: usize);
+
+    /// Time since an arbitrary start; never goes back. Bounds every wait for hardware.
+    fn now(&self) -> Duration;
+
+    /// Called in every turn of a polling loop: a CPU hint, or in tests a place to let hardware make progress.
+    fn relax(&self);
+}
