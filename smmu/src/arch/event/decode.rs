@@ -4,7 +4,7 @@ use tock_registers::fields::Field;
 use tock_registers::{LocalRegisterCopy, register_bitfields};
 
 use super::{
-    Access, AccessDirection, Event, EventRecord, FaultClass, FaultKind, FetchFault, FetchKind, Source, Stag, Stage,
+    Access, AccessDirection, Event, EventKind, FaultClass, FaultKind, FetchFault, FetchKind, Source, Stag, Stage,
     TranslationFault,
 };
 use crate::addr::{Iova, PhysAddr, StreamId, SubstreamId};
@@ -65,7 +65,7 @@ register_bitfields! { u64,
     ]
 }
 
-impl EventRecord {
+impl Event {
     /// Size of a record in bytes.
     pub const BYTES: usize = 32;
 
@@ -74,7 +74,7 @@ impl EventRecord {
     pub fn decode(words: [u64; 4]) -> Self {
         let number = EVENT0::Number.read(words[0]) as u8;
         let fields = Fields(words);
-        Self { source: fields.source(number), event: fields.event(number) }
+        Self { source: fields.source(number), kind: fields.kind(number) }
     }
 
     /// Whose transaction it was.
@@ -89,28 +89,28 @@ impl EventRecord {
 struct Fields([u64; 4]);
 
 impl Fields {
-    fn event(self, number: u8) -> Event {
+    fn kind(self, number: u8) -> EventKind {
         match number {
-            0x01 => Event::Uut { reason: self.reason(), access: self.access(), input: self.input() },
-            0x02 => Event::BadStreamId,
+            0x01 => EventKind::Uut { reason: self.reason(), access: self.access(), input: self.input() },
+            0x02 => EventKind::BadStreamId,
             0x03 => self.fetch(FetchKind::Ste),
-            0x04 => Event::BadSte,
+            0x04 => EventKind::BadSte,
             0x05 => self.bad_ats_treq(),
-            0x06 => Event::StreamDisabled,
-            0x07 => Event::TranslForbidden { direction: self.access().direction, input: self.input() },
-            0x08 => Event::BadSubstreamId,
+            0x06 => EventKind::StreamDisabled,
+            0x07 => EventKind::TranslForbidden { direction: self.access().direction, input: self.input() },
+            0x08 => EventKind::BadSubstreamId,
             0x09 => self.fetch(FetchKind::Cd),
-            0x0a => Event::BadCd,
+            0x0a => EventKind::BadCd,
             0x0b => self.walk_eabt(),
             0x10 => self.translation(FaultKind::Translation),
             0x11 => self.translation(FaultKind::AddrSize),
             0x12 => self.translation(FaultKind::Access),
             0x13 => self.translation(FaultKind::Permission),
             0x20 => self.tlb_conflict(),
-            0x21 => Event::CfgConflict { reason: self.conflict_reason() },
+            0x21 => EventKind::CfgConflict { reason: self.conflict_reason() },
             0x24 => self.page_request(),
             0x25 => self.fetch(FetchKind::Vms),
-            _ => Event::Unknown { number, words: self.0 },
+            _ => EventKind::Unknown { number, words: self.0 },
         }
     }
 
@@ -186,8 +186,8 @@ impl Fields {
         PhysAddr::new(EVENT3::FetchAddr.read(self.0[3]) << 3)
     }
 
-    fn fetch(self, kind: FetchKind) -> Event {
-        Event::Fetch(FetchFault {
+    fn fetch(self, kind: FetchKind) -> EventKind {
+        EventKind::Fetch(FetchFault {
             kind,
             reason: self.reason(),
             granule_protection: self.granule_protection(),
@@ -195,8 +195,8 @@ impl Fields {
         })
     }
 
-    fn walk_eabt(self) -> Event {
-        Event::WalkEabt {
+    fn walk_eabt(self) -> EventKind {
+        EventKind::WalkEabt {
             reason: self.reason(),
             granule_protection: self.granule_protection(),
             access: self.access(),
@@ -207,11 +207,11 @@ impl Fields {
         }
     }
 
-    fn translation(self, kind: FaultKind) -> Event {
+    fn translation(self, kind: FaultKind) -> EventKind {
         let word1 = self.word1();
         let class = self.class();
         let names_table_access = kind == FaultKind::Permission && class == FaultClass::Tt;
-        Event::Translation(TranslationFault {
+        EventKind::Translation(TranslationFault {
             kind,
             stall: word1.is_set(EVENT1::Stall).then(|| Stag::new(word1.read(EVENT1::STAG) as u16)),
             access: self.access(),
@@ -223,8 +223,8 @@ impl Fields {
         })
     }
 
-    fn tlb_conflict(self) -> Event {
-        Event::TlbConflict {
+    fn tlb_conflict(self) -> EventKind {
+        EventKind::TlbConflict {
             reason: self.conflict_reason(),
             access: self.access(),
             stage: self.stage(),
@@ -233,9 +233,9 @@ impl Fields {
         }
     }
 
-    fn bad_ats_treq(self) -> Event {
+    fn bad_ats_treq(self) -> EventKind {
         let word1 = LocalRegisterCopy::<u64, TREQ1::Register>::new(self.0[1]);
-        Event::BadAtsTreq {
+        EventKind::BadAtsTreq {
             access: RequestedAccess {
                 read: word1.is_set(TREQ1::R),
                 write: word1.is_set(TREQ1::W),
@@ -247,9 +247,9 @@ impl Fields {
         }
     }
 
-    fn page_request(self) -> Event {
+    fn page_request(self) -> EventKind {
         let word1 = LocalRegisterCopy::<u64, PAGE1::Register>::new(self.0[1]);
-        Event::PageRequest {
+        EventKind::PageRequest {
             unprivileged: RequestedAccess {
                 read: word1.is_set(PAGE1::UR),
                 write: word1.is_set(PAGE1::UW),

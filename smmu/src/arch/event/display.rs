@@ -3,11 +3,11 @@
 use core::fmt;
 
 use super::{
-    Access, AccessDirection, Event, EventRecord, FaultClass, FaultKind, FetchFault, FetchKind, Stag, Stage,
+    Access, AccessDirection, Event, EventKind, FaultClass, FaultKind, FetchFault, FetchKind, Stag, Stage,
     TranslationFault,
 };
 
-impl Event {
+impl EventKind {
     /// The architecture's name of the event.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -36,17 +36,17 @@ impl Event {
     }
 }
 
-impl fmt::Display for EventRecord {
+impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "stream {}", self.source.stream)?;
         if let Some(substream) = self.source.substream {
             write!(f, ", substream {substream}")?;
         }
-        write!(f, ": {}", self.event)
+        write!(f, ": {}", self.kind)
     }
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name();
         match *self {

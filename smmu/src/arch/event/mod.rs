@@ -142,16 +142,16 @@ pub struct FetchFault {
 
 /// An event record: whose transaction, and what was wrong with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventRecord {
+pub struct Event {
     /// Who. An event of an unknown number has it where all others do.
     pub source: Source,
     /// What.
-    pub event: Event,
+    pub kind: EventKind,
 }
 
 /// What an event record reports, by the architecture's names without `C_`, `E_` and `F_`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum EventKind {
     /// F_UUT: an upstream transaction of a kind that the SMMU does not support.
     Uut {
         /// Implementation defined.
