@@ -1,3 +1,186 @@
-//! The launcher.
+//! The launcher: what `cargo run` runs.
 
-fn main() {}
+mod cli;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::Path;
+use std::process::ExitCode;
+
+use qemu::disk::{Disk, SEEDED_BYTES};
+use qemu::kernel::Kernel;
+use qemu::locate;
+use qemu::machine::{Machine, Part};
+use qemu::program::Qemu;
+use qemu::report::Report;
+use qemu::run::{Run, RunResult};
+use qemu::{console, scenario, symbols, workspace};
+
+use crate::cli::{Arguments, refuse, refuse_error};
+
+/// How many lines of the console are repeated after a failure.
+const LAST_LINES: usize = 20;
+
+type AnyError = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::read();
+    let done = if arguments.list {
+        list();
+        Ok(0)
+    } else if arguments.print {
+        print(&arguments)
+    } else {
+        launch(&arguments)
+    };
+    done.map_or_else(
+        |error| {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        },
+        ExitCode::from,
+    )
+}
+
+fn list() {
+    for scenario in scenario::SCENARIOS {
+        println!("{:18} {}\n{:18} on: {}", scenario.name, scenario.shows, "", scenario.machine);
+    }
+}
+
+/// Prints QEMU's command line; neither a kernel nor a QEMU need be there.
+fn print(arguments: &Arguments) -> Result<u8, AnyError> {
+    let qemu = locate::locate_at_once(arguments.qemu.as_deref()).unwrap_or_else(|error| refuse_error(&error));
+    let image = match &arguments.kernel {
+        Some(elf) => Kernel::beside(elf).image,
+        None => Kernel::expected().image,
+    };
+    let disk = match &arguments.disk {
+        Some(file) => Disk::file(file).unwrap_or_else(|error| refuse_error(&error)),
+        None => Disk { path: Disk::seeded_path(), bytes: SEEDED_BYTES, sha256: String::new() },
+    };
+    let (machine, left_out) = machine_for(arguments, &qemu, &disk)?;
+    let run = prepare(arguments, &qemu, &machine, &image, &disk, &left_out);
+    println!("{}", shell_line(&qemu.command_line(&run.arguments()))?);
+    Ok(0)
+}
+
+fn launch(arguments: &Arguments) -> Result<u8, AnyError> {
+    let disk = match &arguments.disk {
+        Some(file) => Disk::file(file).unwrap_or_else(|error| refuse_error(&error)),
+        None => Disk::seeded()?,
+    };
+    let json = arguments.json.as_deref().map(|path| match File::create(path) {
+        Ok(file) => file,
+        Err(error) => refuse(&format!("error: --json {}: {error}", path.display())),
+    });
+    let kernel = match &arguments.kernel {
+        Some(elf) => Kernel::from_elf(elf).unwrap_or_else(|error| refuse_error(&error)),
+        None => Kernel::build()?,
+    };
+    let qemu = match locate::locate(arguments.qemu.as_deref()) {
+        Err(error @ (locate::LocateError::NotFound { .. } | locate::LocateError::Probe(_))) => refuse_error(&error),
+        located => located?,
+    };
+    let (machine, left_out) = machine_for(arguments, &qemu, &disk)?;
+    for part in &left_out {
+        eprintln!("left out, because {} has no such thing: {part}", qemu.version);
+    }
+
+    let mut run = prepare(arguments, &qemu, &machine, &kernel.image, &disk, &left_out);
+    run.shown = true;
+    if let Some(stub) = &run.gdb {
+        eprintln!(
+            "The machine waits for a debugger; in another terminal:\n  {}",
+            shell_line(&stub.debugger_command(&kernel.elf))?
+        );
+    }
+    if let Some(trace) = &run.trace {
+        File::create(trace).unwrap_or_else(|error| refuse(&format!("error: --trace={}: {error}", trace.display())));
+    }
+    let result = run.execute()?;
+    judge(arguments, &run, &result, &kernel, &disk, &left_out, json)
+}
+
+/// The machine that was asked for, less what `qemu` cannot provide, and what that is.
+fn machine_for(arguments: &Arguments, qemu: &Qemu, disk: &Disk) -> Result<(Machine, Vec<Part>), AnyError> {
+    let machine = arguments.machine(&disk.path);
+    let missing = machine.missing_parts(&qemu.capabilities);
+    match missing.iter().find(|part| matches!(part, Part::Stage(_))) {
+        Some(stage) => Err(format!("{} does not have {stage}. {}", qemu.version, locate::ADVICE).into()),
+        None => Ok((machine.without(&missing), missing)),
+    }
+}
+
+/// The run that was asked for.
+fn prepare<'a>(
+    arguments: &Arguments,
+    qemu: &'a Qemu,
+    machine: &'a Machine,
+    image: &'a Path,
+    disk: &Disk,
+    left_out: &[Part],
+) -> Run<'a> {
+    let scenario = format!("scenario={}", arguments.scenario.name);
+    let without = left_out.iter().map(|part| format!("without={}", part.name()));
+    let bootargs: Vec<String> = std::iter::once(scenario).chain(disk.bootargs()).chain(without).collect();
+    let default_trace = || workspace::target_directory().join(format!("{}.trace", arguments.scenario.name));
+    Run {
+        timeout: arguments.time_limit(disk.bytes),
+        trace: arguments.trace.clone().map(|file| file.unwrap_or_else(default_trace)),
+        gdb: arguments.gdb.clone(),
+        ..Run::new(qemu, machine, image, &bootargs.join(" "))
+    }
+}
+
+/// Says how the run ended, writes the report, and returns the exit status.
+fn judge(
+    arguments: &Arguments,
+    run: &Run<'_>,
+    result: &RunResult,
+    kernel: &Kernel,
+    disk: &Disk,
+    left_out: &[Part],
+    json: Option<File>,
+) -> Result<u8, AnyError> {
+    let mut report = Report::new(arguments.scenario.name, run.qemu, result);
+    let mut message = result.outcome.to_string();
+    if report.exit_status == 0 && arguments.scenario.reads_disk {
+        match disk.check(&result.records) {
+            Ok(()) => println!("{}: SHA-256 {}, the same on the host", disk.path.display(), disk.sha256),
+            Err(error) => {
+                message = error.to_string();
+                (report.outcome, report.exit_status) = ("wrong-result", 1);
+            }
+        }
+    }
+    report.message = &message;
+    report.left_out = left_out;
+    for record in console::of_kind(&result.records, "backtrace") {
+        eprintln!("backtrace, resolved:");
+        for line in symbols::resolve(&kernel.elf, &symbols::addresses(record)) {
+            eprintln!("{line}");
+        }
+    }
+    if report.exit_status != 0 {
+        eprintln!("last lines of the console:");
+        for line in result.last_lines(LAST_LINES) {
+            eprintln!("  | {line}");
+        }
+    }
+    if let Some(trace) = &run.trace {
+        eprintln!("trace events: {}", trace.display());
+    }
+    let prefix = if report.exit_status == 0 { "" } else { "error: " };
+    eprintln!("{prefix}{message} ({:.1} s)", result.wall.as_secs_f64());
+    if let Some(file) = json {
+        serde_json::to_writer_pretty(file, &report)?;
+    }
+    Ok(report.exit_status)
+}
+
+/// `words` quoted for a shell.
+fn shell_line(words: &[OsString]) -> Result<String, AnyError> {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    Ok(shlex::try_join(words.iter().map(AsRef::as_ref))?)
+}

@@ -1,0 +1,51 @@
+//! The kernel's console: text for people, and between it records for programs.
+//!
+//! A record is one JSON object between the byte 0x1e (ASCII record separator) and the end of the line. Records are
+//! kept out of the text.
+
+use serde_json::Value;
+
+/// The byte that opens a record.
+pub const RECORD_SEPARATOR: u8 = 0x1e;
+
+/// A longer record is given up, in bytes, so that a runaway kernel does not fill the host's memory.
+const LONGEST_RECORD: usize = 1 << 20;
+
+/// Takes the console apart as it arrives.
+#[derive(Debug, Default)]
+pub struct Splitter {
+    record: Option<Vec<u8>>,
+    /// The records so far, in order. One that is not valid JSON appears as a string.
+    pub records: Vec<Value>,
+}
+
+impl Splitter {
+    /// Takes the next bytes from the console and returns those that are text.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut text = Vec::with_capacity(bytes.len());
+        for &byte in bytes {
+            match &mut self.record {
+                Some(_) if byte == b'\n' => self.finish(),
+                Some(record) if record.len() < LONGEST_RECORD => record.push(byte),
+                Some(_) => {}
+                None if byte == RECORD_SEPARATOR => self.record = Some(Vec::new()),
+                None => text.push(byte),
+            }
+        }
+        text
+    }
+
+    /// Ends the console: what is left of an unfinished record becomes one.
+    pub fn finish(&mut self) {
+        if let Some(record) = self.record.take() {
+            let text = String::from_utf8_lossy(&record);
+            let value = serde_json::from_str(text.trim()).unwrap_or_else(|_| Value::String(text.into_owned()));
+            self.records.push(value);
+        }
+    }
+}
+
+/// The records of kind `kind`: those whose member `record` says so.
+pub fn of_kind<'a>(records: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    records.iter().filter(move |record| record["record"] == kind)
+}

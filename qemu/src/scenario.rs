@@ -1,0 +1,51 @@
+//! What the kernel can be told to show.
+
+/// One scenario of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// Its name in the kernel's argument `scenario=`.
+    pub name: &'static str,
+    /// What it shows, in one line.
+    pub shows: &'static str,
+    /// The machine it runs on, in one line.
+    pub machine: &'static str,
+    /// Whether the kernel reads the whole disk and reports its SHA-256.
+    pub reads_disk: bool,
+}
+
+const DEMO_MACHINE: &str = "disk, random bytes, edu and iommu-testdev behind an SMMUv3";
+
+/// All scenarios; the first is the default.
+pub const SCENARIOS: [Scenario; 4] = [
+    Scenario {
+        name: "demo",
+        shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
+        machine: DEMO_MACHINE,
+        reads_disk: true,
+    },
+    Scenario {
+        name: "exception",
+        shows: "the kernel faults on purpose: register dump, decoded syndrome, backtrace (exit status 102)",
+        machine: DEMO_MACHINE,
+        reads_disk: false,
+    },
+    Scenario {
+        name: "guard-page",
+        shows: "the kernel overflows its stack on purpose and is stopped by the guard page (exit status 102)",
+        machine: DEMO_MACHINE,
+        reads_disk: false,
+    },
+    Scenario {
+        name: "stale-translation",
+        shows: "an invalidation is left out on purpose, and the stale translation is seen",
+        machine: DEMO_MACHINE,
+        reads_disk: false,
+    },
+];
+
+impl Scenario {
+    /// The scenario called `name`.
+    pub fn by_name(name: &str) -> Option<&'static Self> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+}
