@@ -1,0 +1,97 @@
+//! Memory for devices: pages, by size and alignment.
+//!
+//! The allocator's books are on the kernel heap, none of them in the pages themselves, so that a device that goes on writing to
+//! a page after its time spoils data at most.
+
+use core::ops::Range;
+use core::ptr::NonNull;
+
+use buddy_system_allocator::FrameAllocator;
+use smmu::addr::PhysAddr;
+use smmu::platform::{DmaBlock, OutOfDmaMemory};
+
+use super::PAGE_BYTES;
+use crate::sync::IrqMutex;
+
+struct Pages {
+    /// Frame numbers are physical addresses in pages.
+    frames: FrameAllocator,
+    total: usize,
+    used: usize,
+}
+
+static PAGES: IrqMutex<Option<Pages>> = IrqMutex::new(None);
+
+/// How much DMA memory there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// In all, in bytes.
+    pub total_bytes: usize,
+    /// Allocated, in bytes, roundings included.
+    pub used_bytes: usize,
+}
+
+/// Takes over the `free` memory (whole pages).
+pub(super) fn init(free: &[Range<u64>]) {
+    let mut pages = Pages { frames: FrameAllocator::new(), total: 0, used: 0 };
+    for range in free {
+        let frames = (range.start / PAGE_BYTES) as usize..(range.end / PAGE_BYTES) as usize;
+        pages.total += frames.len();
+        pages.frames.insert(frames);
+    }
+    *PAGES.lock() = Some(pages);
+}
+
+/// Allocates zeroed memory, physically contiguous and aligned to `alignment_bytes` (a power of two).
+///
+/// Blocks are powers of two of whole pages; the size is rounded up to one.
+///
+/// # Errors
+///
+/// [`OutOfDmaMemory`] if there is none, or the size is 0 or the alignment not a power of two.
+pub fn allocate(size_bytes: usize, alignment_bytes: usize) -> Result<DmaBlock, OutOfDmaMemory> {
+    let out = OutOfDmaMemory { size_bytes, alignment_bytes };
+    let count = block_pages(size_bytes, alignment_bytes).ok_or(out)?;
+    let frame = {
+        let mut pages = PAGES.lock();
+        let pages = pages.as_mut().ok_or(out)?;
+        let frame = pages.frames.alloc(count).ok_or(out)?;
+        pages.used += count;
+        frame
+    };
+    let address = frame * PAGE_BYTES as usize;
+    let pointer = NonNull::new(address as *mut u8).ok_or(out)?;
+    // SAFETY: the pages are mapped memory that nobody else uses.
+    unsafe { pointer.write_bytes(0, size_bytes) };
+    Ok(DmaBlock { pointer, physical: PhysAddr::new(address as u64), size_bytes, alignment_bytes })
+}
+
+/// Takes a block back.
+///
+/// # Safety
+///
+/// `block` came from [`allocate`], is freed once, and neither a device nor software reaches it any more.
+pub unsafe fn free(block: DmaBlock) {
+    let frame = (block.physical.get() / PAGE_BYTES) as usize;
+    if let (Some(count), Some(pages)) = (block_pages(block.size_bytes, block.alignment_bytes), PAGES.lock().as_mut()) {
+        pages.frames.dealloc(frame, count);
+        pages.used -= count;
+    }
+}
+
+/// How much there is and how much of it is in use.
+#[must_use]
+pub fn usage() -> Usage {
+    let bytes = |pages| pages * PAGE_BYTES as usize;
+    let pages = PAGES.lock();
+    let (total, used) = pages.as_ref().map_or((0, 0), |pages| (pages.total, pages.used));
+    Usage { total_bytes: bytes(total), used_bytes: bytes(used) }
+}
+
+/// How many pages a block takes: a power of two, by which it is aligned as well.
+fn block_pages(size_bytes: usize, alignment_bytes: usize) -> Option<usize> {
+    if size_bytes == 0 || !alignment_bytes.is_power_of_two() {
+        return None;
+    }
+    size_bytes.max(alignment_bytes).div_ceil(PAGE_BYTES as usize).checked_next_power_of_two()
+}

@@ -1,0 +1,49 @@
+//! Memory: what there is, the CPU's page tables, the kernel heap, pages for devices.
+//!
+//! What lives here: ownership of physical memory and of the CPU's address space. What does not: the SMMU's page tables
+//! (`smmu::pgtable`) and what devices may reach.
+
+pub mod dma;
+pub mod heap;
+pub mod layout;
+mod paging;
+mod ram;
+
+use core::fmt;
+
+pub use paging::{MapMmioError, map_mmio};
+pub use ram::PAGE_BYTES;
+
+use crate::devicetree::{DeviceTree, DeviceTreeError};
+
+/// Why memory cannot be set up.
+#[derive(Debug)]
+pub enum MemoryError {
+    /// The device tree does not say what there is.
+    DeviceTree(DeviceTreeError),
+    /// It cannot be mapped.
+    Map(MapMmioError),
+}
+
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DeviceTree(error) => error.fmt(f),
+            Self::Map(error) => write!(f, "mapping the memory that the device tree names: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for MemoryError {}
+
+/// Finds memory through the device tree, turns on the final page tables, and hands what is free to [`dma`].
+///
+/// # Errors
+///
+/// [`MemoryError`]; the early map is then still in force.
+pub(crate) fn init(tree: &DeviceTree) -> Result<(), MemoryError> {
+    let ram = ram::read(tree).map_err(MemoryError::DeviceTree)?;
+    paging::init(&ram.usable).map_err(MemoryError::Map)?;
+    dma::init(&ram.free);
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Scenarios that fault on purpose. None of them returns.
+
+use alloc::boxed::Box;
+use core::arch::asm;
+use core::hint::black_box;
+
+use aarch64_cpu::asm::wfi;
+use aarch64_cpu::registers::{CNTP_CTL_EL0, CNTP_CVAL_EL0, Writeable};
+
+use super::Context;
+use crate::power::ExitCode;
+use crate::{devicetree, interrupts, println};
+
+/// The last page of the 48-bit address space: no memory, and no registers of any machine.
+const UNMAPPED: usize = 0xffff_ffff_f000;
+
+/// Reads an unmapped address.
+pub(super) fn exception(_: &Context) -> ExitCode {
+    read_unmapped();
+    ExitCode::Failure
+}
+
+fn read_unmapped() {
+    // SAFETY: it faults, and the exception handler ends the run.
+    unsafe { asm!("ldr {}, [{}]", out(reg) _, in(reg) UNMAPPED, options(nostack, readonly)) };
+}
+
+/// Recurses until the stack meets its guard page.
+pub(super) fn guard_page(_: &Context) -> ExitCode {
+    println!("reached depth {}", recurse(0));
+    ExitCode::Failure
+}
+
+#[expect(unconditional_recursion, reason = "its purpose is to overflow the stack")]
+fn recurse(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    recurse(depth + 1) + frame.iter().sum::<u64>()
+}
+
+/// Panics, with text in the message that JSON has to escape.
+pub(super) fn panic(_: &Context) -> ExitCode {
+    panic!("a \"panic\" on purpose");
+}
+
+/// Faults inside the handler of the physical timer's interrupt.
+pub(super) fn in_handler(context: &Context) -> ExitCode {
+    const PHYSICAL: usize = 1;
+    let node = devicetree::find_compatible(&context.tree, &["arm,armv8-timer"]);
+    let specifier = node.and_then(|node| devicetree::interrupt(&node, PHYSICAL));
+    let enabled = specifier.map_err(Into::into).and_then(|cells| interrupts::enable(cells, Box::new(read_unmapped)));
+    if let Err(error) = enabled {
+        println!("{error}");
+        return ExitCode::Failure;
+    }
+    CNTP_CVAL_EL0.set(0);
+    CNTP_CTL_EL0.write(CNTP_CTL_EL0::ENABLE::SET);
+    loop {
+        wfi();
+    }
+}

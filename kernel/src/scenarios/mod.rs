@@ -1,0 +1,55 @@
+//! Scenarios: what the kernel does once it has booted, chosen by `scenario=NAME` on its command line.
+//!
+//! What lives here: the table of them, and those that try out the kernel itself.
+
+mod faults;
+mod hello;
+
+use crate::arguments::Arguments;
+use crate::devicetree::DeviceTree;
+use crate::power::ExitCode;
+use crate::println;
+
+/// What a scenario gets to work with.
+pub struct Context {
+    /// The device tree.
+    pub tree: DeviceTree,
+    /// The command line.
+    pub arguments: Arguments,
+}
+
+/// One scenario.
+pub struct Scenario {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it shows, in one line.
+    pub description: &'static str,
+    /// Runs it.
+    pub run: fn(&Context) -> ExitCode,
+}
+
+/// All scenarios; the first is the default.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "hello", description: "boot, say what was found, and exit", run: hello::run },
+    Scenario { name: "timer", description: "three interrupts of the architected timer", run: hello::timer },
+    Scenario { name: "exception", description: "read an unmapped address: a dump, exit 102", run: faults::exception },
+    Scenario { name: "guard-page", description: "overflow the stack: a dump, exit 102", run: faults::guard_page },
+    Scenario { name: "panic", description: "panic: a backtrace, exit 101", run: faults::panic },
+    Scenario { name: "handler-fault", description: "fault in an interrupt handler: exit 102", run: faults::in_handler },
+];
+
+/// Runs the scenario called `name`, or the default one.
+pub fn run(name: Option<&str>, context: &Context) -> ExitCode {
+    let found = match name {
+        Some(name) => SCENARIOS.iter().find(|scenario| scenario.name == name),
+        None => SCENARIOS.first(),
+    };
+    if let Some(scenario) = found {
+        return (scenario.run)(context);
+    }
+    println!("there is no scenario `{}`; there are:", name.unwrap_or_default());
+    for scenario in SCENARIOS {
+        println!("  {:<16} {}", scenario.name, scenario.description);
+    }
+    ExitCode::Failure
+}

@@ -1,0 +1,61 @@
+//! The architected timer (Arm ARM D12): a clock, and an interrupt after a while.
+//!
+//! The virtual timer is the one that a kernel at EL1 has to itself, whatever runs at EL2.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0, Readable, Writeable};
+
+use crate::devicetree::{self, DeviceTree};
+use crate::interrupts::{self, InterruptError};
+
+/// The virtual timer among the `interrupts` of the timer's node: secure, non-secure, virtual, hypervisor.
+const VIRTUAL: usize = 2;
+
+static EXPIRED: AtomicU64 = AtomicU64::new(0);
+
+/// Time since the counter started, which is about when the machine did. Never goes back.
+#[must_use]
+pub fn now() -> Duration {
+    // The counter must not be read ahead of what the caller has just done.
+    barrier::isb(barrier::SY);
+    let (count, frequency) = (CNTVCT_EL0.get(), CNTFRQ_EL0.get().max(1));
+    let nanos = u128::from(count % frequency) * 1_000_000_000 / u128::from(frequency);
+    Duration::new(count / frequency, nanos as u32)
+}
+
+/// Enables the virtual timer's interrupt.
+///
+/// # Errors
+///
+/// [`InterruptError`] if the device tree has no timer, or its interrupt cannot be enabled.
+pub(crate) fn init(tree: &DeviceTree) -> Result<(), InterruptError> {
+    CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::CLEAR);
+    let node = devicetree::find_compatible(tree, &["arm,armv8-timer"])?;
+    let specifier = devicetree::interrupt(&node, VIRTUAL)?;
+    interrupts::enable(specifier, Box::new(expire))
+}
+
+/// Asks for one interrupt `after` now; a request that is still pending is replaced.
+pub fn start(after: Duration) {
+    let ticks = after.as_nanos() * u128::from(CNTFRQ_EL0.get()) / 1_000_000_000;
+    CNTV_CVAL_EL0.set(CNTVCT_EL0.get().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX)));
+    CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::SET + CNTV_CTL_EL0::IMASK::CLEAR);
+    barrier::isb(barrier::SY);
+}
+
+/// How many of the interrupts asked for by [`start`] have come.
+#[must_use]
+pub fn expired() -> u64 {
+    EXPIRED.load(Ordering::Relaxed)
+}
+
+/// The interrupt handler: the interrupt is level-triggered, so the timer has to stop asking for it.
+fn expire() {
+    CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::CLEAR);
+    barrier::isb(barrier::SY);
+    EXPIRED.fetch_add(1, Ordering::Relaxed);
+}
