@@ -96,7 +96,7 @@ impl PoolTranslation {
 
     /// The pool's first page.
     fn first(&self) -> NonNull<PageTable<El1Attributes>> {
-        NonNull::from_ref(&POOL).cast()
+        NonNull::from_ref(&POOL.0).cast()
     }
 }
 
