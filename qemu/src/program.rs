@@ -166,8 +166,13 @@ impl Qemu {
             word.push(value);
             word
         });
+        let env = (!self.environment.is_empty()).then(|| OsString::from("env"));
         let program = std::iter::once(self.program.clone().into_os_string());
-        environment.chain(program).chain(self.leading_arguments.iter().chain(arguments).cloned()).collect()
+        env.into_iter()
+            .chain(environment)
+            .chain(program)
+            .chain(self.leading_arguments.iter().chain(arguments).cloned())
+            .collect()
     }
 
     /// What it prints when called with `question`, on either output.

@@ -16,12 +16,24 @@ pub struct Scenario {
 const DEMO_MACHINE: &str = "disk, random bytes, edu and iommu-testdev behind an SMMUv3";
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: [Scenario; 4] = [
+pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "demo",
         shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
         machine: DEMO_MACHINE,
         reads_disk: true,
+    },
+    Scenario {
+        name: "hello",
+        shows: "boot: memory, CPU, interrupt controller and devices as the device tree tells them",
+        machine: DEMO_MACHINE,
+        reads_disk: false,
+    },
+    Scenario {
+        name: "timer",
+        shows: "three interrupts of the architected timer",
+        machine: DEMO_MACHINE,
+        reads_disk: false,
     },
     Scenario {
         name: "exception",
@@ -32,6 +44,18 @@ pub const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "guard-page",
         shows: "the kernel overflows its stack on purpose and is stopped by the guard page (exit status 102)",
+        machine: DEMO_MACHINE,
+        reads_disk: false,
+    },
+    Scenario {
+        name: "panic",
+        shows: "the kernel panics on purpose: message and backtrace (exit status 101)",
+        machine: DEMO_MACHINE,
+        reads_disk: false,
+    },
+    Scenario {
+        name: "handler-fault",
+        shows: "the kernel faults on purpose in an interrupt handler (exit status 102)",
         machine: DEMO_MACHINE,
         reads_disk: false,
     },

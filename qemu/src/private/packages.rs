@@ -1,0 +1,180 @@
+//! The packages that a private copy is made from: listed, downloaded, checked, unpacked.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+use wait_timeout::ChildExt as _;
+
+use super::apt::{Apt, Source};
+use super::{PrivateError, at};
+use crate::{sha256, workspace};
+
+/// What is installed.
+const PACKAGE: &str = "qemu-system-arm";
+
+/// How often the progress bar moves.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A package as apt's signed index describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Package {
+    file: String,
+    bytes: u64,
+    sha256: String,
+}
+
+/// The files of all packages that the copy consists of, downloaded where they are not there already. Packages that are
+/// there are used without asking the network.
+pub(super) fn obtain(folder: &Path, lock: &File) -> Result<Vec<PathBuf>, PrivateError> {
+    let apt = Apt::new(folder, lock);
+    let list = folder.join("packages.json");
+    let known: Option<Vec<Package>> = fs::read(&list).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    if let Some(packages) = known
+        && remove_damaged(&packages, &apt.archives())?.is_empty()
+    {
+        return Ok(paths(&packages, &apt.archives()));
+    }
+    eprintln!("fetching a private copy of QEMU, as there is none here that can do everything");
+    let mut result = Err(PrivateError::Unsupported);
+    for source in Apt::sources()? {
+        result = download(&apt, &source);
+        match &result {
+            Ok(_) => break,
+            Err(error) => eprintln!("{error}"),
+        }
+    }
+    let packages = result?;
+    let json = serde_json::to_vec_pretty(&packages).map_err(io::Error::from).map_err(at(&list))?;
+    workspace::write_whole(&list, &json).map_err(at(&list))?;
+    Ok(paths(&packages, &apt.archives()))
+}
+
+/// Unpacks the package files `packages` into the new folder `root`.
+pub(super) fn unpack(packages: &[PathBuf], root: &Path) -> Result<(), PrivateError> {
+    let progress = progress("unpacking", packages.len() as u64, "{pos}/{len} packages");
+    fs::create_dir_all(root).map_err(at(root))?;
+    for package in packages {
+        let unpacked = Command::new("dpkg-deb").arg("--extract").args([package, root]).stdin(Stdio::null()).output();
+        let failed = |message| {
+            let package = package.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            PrivateError::Unpack { package, message }
+        };
+        let output = unpacked.map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(last_line(&output.stderr)));
+        }
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    Ok(())
+}
+
+fn paths(packages: &[Package], archives: &Path) -> Vec<PathBuf> {
+    packages.iter().map(|package| archives.join(&package.file)).collect()
+}
+
+/// Downloads all packages of one source.
+fn download(apt: &Apt<'_>, source: &Source) -> Result<Vec<Package>, PrivateError> {
+    let failed = |step| move |message| PrivateError::Apt { step, mirror: source.name().to_owned(), message };
+    apt.configure(source)?;
+    eprintln!("reading the package lists of {}", source.name());
+    finished(apt.command(&["update"])?.output()).map_err(failed("update"))?;
+
+    // Packages that are there already would be missing from the list, so that one is made for an empty folder.
+    let nothing_there = ["-o", "Dir::Cache::archives=empty/", "--print-uris", "install", PACKAGE];
+    let listing = finished(apt.command(&nothing_there)?.output()).map_err(failed("--print-uris install"))?;
+    let packages: Vec<Package> = listing.lines().filter_map(parse_uri_line).collect();
+    if packages.is_empty() {
+        return Err(failed("--print-uris install")(format!("{PACKAGE} has no packages to install")));
+    }
+    remove_damaged(&packages, &apt.archives())?;
+    fetch(apt, &packages).map_err(failed("--download-only install"))?;
+    match remove_damaged(&packages, &apt.archives())?.into_iter().next() {
+        Some(package) => Err(PrivateError::Package { package }),
+        None => Ok(packages),
+    }
+}
+
+/// Has apt download `packages`, and shows how far it is.
+fn fetch(apt: &Apt<'_>, packages: &[Package]) -> Result<(), String> {
+    let total = packages.iter().map(|package| package.bytes).sum();
+    if !io::stderr().is_terminal() {
+        eprintln!("downloading {} packages, {}", packages.len(), HumanBytes(total));
+    }
+    let progress = progress("downloading", total, "{bytes}/{total_bytes}, {bytes_per_sec}");
+    let mut command = apt.command(&["--download-only", "install", PACKAGE]).map_err(|error| error.to_string())?;
+    let log = apt.archives().join("download.log");
+    let log_file = File::create(&log).map_err(|error| error.to_string())?;
+    let mut child = command.stdout(Stdio::null()).stderr(log_file).spawn().map_err(|error| error.to_string())?;
+    let status = loop {
+        let present = packages.iter().map(|package| bytes_present(&apt.archives(), package)).sum();
+        progress.set_position(present);
+        if let Some(status) = child.wait_timeout(PROGRESS_INTERVAL).map_err(|error| error.to_string())? {
+            break status;
+        }
+    };
+    progress.finish_and_clear();
+    if status.success() { Ok(()) } else { Err(last_line(&fs::read(&log).unwrap_or_default())) }
+}
+
+/// How much of a package has arrived, in bytes.
+fn bytes_present(archives: &Path, package: &Package) -> u64 {
+    let length = |folder: &Path| fs::metadata(folder.join(&package.file)).map(|metadata| metadata.len());
+    length(archives).or_else(|_| length(&archives.join("partial"))).unwrap_or(0)
+}
+
+/// Removes the files that are not what the index says. Returns the names of the packages that are missing then.
+fn remove_damaged(packages: &[Package], archives: &Path) -> Result<Vec<String>, PrivateError> {
+    let mut missing = Vec::new();
+    for package in packages {
+        let path = archives.join(&package.file);
+        match sha256::of_file(&path) {
+            Ok((bytes, sha256)) if bytes == package.bytes && sha256 == package.sha256 => continue,
+            Ok(_) => fs::remove_file(&path).map_err(at(&path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(at(&path)(error)),
+        }
+        missing.push(package.file.clone());
+    }
+    Ok(missing)
+}
+
+/// Parses a line of `apt-get --print-uris`: `'ADDRESS' FILE BYTES SHA256:DIGITS`.
+fn parse_uri_line(line: &str) -> Option<Package> {
+    let mut words = line.strip_prefix('\'')?.split_once("' ")?.1.split_whitespace();
+    let (file, bytes, hash) = (words.next()?, words.next()?, words.next()?);
+    let is_plain = !file.contains('/');
+    let sha256 = hash.strip_prefix("SHA256:")?.to_owned();
+    Some(Package { file: file.to_owned(), bytes: bytes.parse().ok()?, sha256 }).filter(|_| is_plain)
+}
+
+/// The standard output of a command that succeeded, else what it said last.
+fn finished(output: io::Result<Output>) -> Result<String, String> {
+    let output = output.map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(last_line(&output.stderr))
+}
+
+/// The last line that is an error of apt's, else the last line.
+fn last_line(messages: &[u8]) -> String {
+    let text = String::from_utf8_lossy(messages);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let error = lines.iter().rfind(|line| line.starts_with("E: ")).or(lines.last());
+    error.copied().unwrap_or("it said nothing").to_owned()
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(what: &'static str, total: u64, counts: &str) -> ProgressBar {
+    let bar = ProgressBar::new(total).with_message(what);
+    match ProgressStyle::with_template(&format!("{{msg:12}} [{{wide_bar}}] {counts}")) {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
+    }
+}
