@@ -317,3 +317,60 @@ impl Mair {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r24_cacheability_has_three_encodings() {
+        use Cacheability::{NonCacheable, WriteBack, WriteBackNoWriteAllocate, WriteThrough};
+        let all = [NonCacheable, WriteBack, WriteThrough, WriteBackNoWriteAllocate];
+        assert_eq!(all.map(Cacheability::walk_code), [0, 1, 2, 3]);
+        assert_eq!(all.map(Cacheability::fetch_code), [0, 1, 2, 1]);
+        assert_eq!(all.map(Cacheability::access_code), [0, 1, 2, 1]);
+    }
+
+    #[test]
+    fn r24_shareability() {
+        use Shareability::{InnerShareable, NonShareable, OuterShareable};
+        assert_eq!([NonShareable, OuterShareable, InnerShareable].map(Shareability::code), [0, 2, 3]);
+    }
+
+    #[test]
+    fn r24_granules_have_three_encodings() {
+        let all = [Granule::K4, Granule::K16, Granule::K64];
+        assert_eq!(all.map(Granule::bytes), [0x1000, 0x4000, 0x1_0000]);
+        assert_eq!(all.map(Granule::tg0), [0, 2, 1]);
+        assert_eq!(all.map(Granule::s2tg), [0, 2, 1]);
+        assert_eq!(all.map(Granule::tg1), [2, 1, 3]);
+        assert_eq!(all.map(Granule::tlbi_tg), [1, 2, 3]);
+    }
+
+    #[test]
+    fn r24_address_sizes() {
+        let sizes = [0, 1, 2, 3, 4, 5, 6, 7].map(AddressSize::from_code);
+        assert_eq!(sizes.map(AddressSize::bits), [32, 36, 40, 42, 44, 48, 52, 56]);
+        assert_eq!(sizes.map(AddressSize::code), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(AddressSize::from_code(0xffd), AddressSize::Bits48);
+        assert_eq!(AddressSize::holding(0), Some(AddressSize::Bits32));
+        assert_eq!(AddressSize::holding(41), Some(AddressSize::Bits42));
+        assert_eq!(AddressSize::holding(56), Some(AddressSize::Bits56));
+        assert_eq!(AddressSize::holding(57), None);
+    }
+
+    #[test]
+    fn r24_dirty_state_is_never_updated_without_the_access_flag() {
+        use HardwareUpdate::{AccessFlag, AccessFlagAndDirtyState, None};
+        let all = [None, AccessFlag, AccessFlagAndDirtyState];
+        assert_eq!(all.map(HardwareUpdate::ha), [0, 1, 1]);
+        assert_eq!(all.map(HardwareUpdate::hd), [0, 0, 1]);
+    }
+
+    #[test]
+    fn r24_memory_types() {
+        let codes = [MemAttr::DEVICE_NGNRE, MemAttr::NORMAL_NON_CACHEABLE, MemAttr::NORMAL_WRITE_BACK];
+        assert_eq!(codes.map(MemAttr::code), [0b0001, 0b0101, 0b1111]);
+        assert_eq!(Mair::new([0, 1, 2, 3, 4, 5, 6, 7]).get(), 0x0706_0504_0302_0100);
+    }
+}

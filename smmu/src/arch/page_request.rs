@@ -108,3 +108,70 @@ impl fmt::Display for PageRequest {
         write!(f, "page request for {}: {}; group {}{last}", self.address, self.access, self.group)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::format;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOTHING: PageRequest = PageRequest {
+        stream: StreamId::new(0),
+        substream: None,
+        group: 0,
+        last: false,
+        address: Iova::new(0),
+        access: RequestedAccess { read: false, write: false, execute: false },
+        privileged: false,
+    };
+
+    #[test]
+    fn r24_fields() {
+        let word0 = |word| PageRequest::decode([word, 0]);
+        let access = |read, write, execute| RequestedAccess { read, write, execute };
+        assert_eq!(word0(0), NOTHING);
+        assert_eq!(word0(0xffff_ffff), PageRequest { stream: StreamId::new(u32::MAX), ..NOTHING });
+        assert_eq!(word0(0x000f_ffff_0000_0000), NOTHING, "a SubstreamID without SSV");
+        let substream = Some(SubstreamId::new(0xf_ffff));
+        assert_eq!(word0(0x800f_ffff_0000_0000), PageRequest { substream, ..NOTHING });
+        assert_eq!(word0(1 << 58), PageRequest { privileged: true, ..NOTHING });
+        assert_eq!(word0(1 << 59), PageRequest { access: access(false, false, true), ..NOTHING });
+        assert_eq!(word0(1 << 60), PageRequest { access: access(true, false, false), ..NOTHING });
+        assert_eq!(word0(1 << 61), PageRequest { access: access(false, true, false), ..NOTHING });
+        assert_eq!(word0(1 << 62), PageRequest { last: true, ..NOTHING });
+        let word1 = |word| PageRequest::decode([0, word]);
+        assert_eq!(word1(0x1ff), PageRequest { group: 0x1ff, ..NOTHING });
+        let address = Iova::new(0xffff_ffff_ffff_f000);
+        assert_eq!(word1(0xffff_ffff_ffff_fe00), PageRequest { address, ..NOTHING });
+    }
+
+    #[test]
+    fn stop_markers() {
+        assert!(PageRequest::decode([1 << 63 | 1 << 62, 0]).is_stop_marker());
+        for not in [1 << 63, 1 << 62, 7 << 61, 1 << 63 | 1 << 62 | 1 << 60] {
+            assert!(!PageRequest::decode([not, 0]).is_stop_marker(), "{not:#x}");
+        }
+    }
+
+    #[test]
+    fn requests_in_words() {
+        let show = |word0, word1| format!("{}", PageRequest::decode([word0, word1]));
+        assert_eq!(show(3 << 60, 0x4005), "page request for 0x4000: read, write; group 5");
+        assert_eq!(show(1 << 62, 0), "page request for 0x0: nothing; group 0, the last one");
+        assert_eq!(show(3 << 62, 0), "stop marker");
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_decode(words: [u64; 2]) {
+            let request = PageRequest::decode(words);
+            let shown = format!("{request}");
+            prop_assert!(!shown.is_empty());
+            prop_assert_eq!(request.stream.get(), words[0] as u32);
+        }
+    }
+}

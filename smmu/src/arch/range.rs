@@ -123,3 +123,181 @@ impl fmt::Display for AtcSpan {
         write!(f, "address {}, 2^{} pages of 4 KiB", self.address, self.log2_pages)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAGES: Stale = Stale::Leaves { level: Some(3) };
+
+    fn ranges(start: u64, size_bytes: u64, granule: Granule, stale: Stale) -> Vec<TlbiAddress> {
+        TlbiRanges::new(Iova::new(start), size_bytes, granule, stale).collect()
+    }
+
+    /// The only command of a range, as (address, NUM, SCALE, TTL).
+    #[track_caller]
+    fn one(start: u64, size_bytes: u64, granule: Granule, stale: Stale) -> (u64, Option<(u8, u8, u8)>) {
+        let [only] = ranges(start, size_bytes, granule, stale).try_into().expect("one command");
+        (only.address.get(), only.range.map(|range| (range.num, range.scale, range.ttl)))
+    }
+
+    #[test]
+    fn literal_ranges() {
+        let k4 = |size_bytes, stale| one(0x4000_0000, size_bytes, Granule::K4, stale).1;
+        assert_eq!(k4(0x1000, PAGES), Some((0, 0, 3)));
+        assert_eq!(k4(0x2_0000, PAGES), Some((31, 0, 3)));
+        assert_eq!(k4(0x2_1000, PAGES), Some((16, 1, 3)), "33 pages become 34");
+        assert_eq!(k4(0x20_0000, PAGES), Some((31, 4, 3)));
+        assert_eq!(k4(0x20_0000, Stale::Leaves { level: Some(2) }), Some((31, 4, 2)));
+        assert_eq!(k4(0x4000_0000, Stale::Leaves { level: Some(1) }), Some((31, 13, 1)));
+        assert_eq!(k4(0x3000, Stale::TablesAndLeaves), Some((2, 0, 0)));
+        assert_eq!(k4(0x3000, Stale::Leaves { level: None }), Some((2, 0, 0)));
+        assert_eq!(one(0, 1 << 52, Granule::K64, PAGES).1, Some((31, 31, 3)));
+    }
+
+    #[test]
+    fn r30_one_page_without_a_level_is_no_range() {
+        assert_eq!(one(0x5000, 0x1000, Granule::K4, Stale::TablesAndLeaves), (0x5000, None));
+        assert_eq!(one(0x4000, 1, Granule::K16, Stale::Leaves { level: None }), (0x4000, None));
+    }
+
+    #[test]
+    fn only_leaves_are_dropped_unless_tables_went() {
+        let leaf = |stale| ranges(0, 0x1000, Granule::K4, stale).iter().all(|command| command.leaf);
+        assert!(leaf(PAGES) && leaf(Stale::Leaves { level: None }) && !leaf(Stale::TablesAndLeaves));
+    }
+
+    #[test]
+    fn parts_of_pages_count_whole() {
+        assert_eq!(one(0x1fff, 2, Granule::K4, PAGES), (0x1000, Some((1, 0, 3))));
+        assert_eq!(one(0x1_ffff, 2, Granule::K64, PAGES), (0x1_0000, Some((1, 0, 3))));
+        assert_eq!(ranges(0x1000, 0, Granule::K4, PAGES), []);
+    }
+
+    #[test]
+    fn level_hints_need_alignment() {
+        let block = |start, granule, level| {
+            one(start, 0x4000_0000, granule, Stale::Leaves { level: Some(level) }).1.map(|(_, _, ttl)| ttl)
+        };
+        assert_eq!(block(0x20_0000, Granule::K4, 2), Some(2));
+        assert_eq!(block(0x10_0000, Granule::K4, 2), Some(0));
+        assert_eq!(block(0x4000_0000, Granule::K4, 1), Some(1));
+        assert_eq!(block(0x2000_0000, Granule::K4, 1), Some(0));
+        assert_eq!(block(0x200_0000, Granule::K16, 2), Some(2));
+        assert_eq!(block(0x100_0000, Granule::K16, 2), Some(0));
+        assert_eq!(block(0, Granule::K16, 1), Some(0), "no such block");
+        assert_eq!(block(0x2000_0000, Granule::K64, 2), Some(2));
+        assert_eq!(block(0x1000_0000, Granule::K64, 2), Some(0));
+        assert_eq!(block(1 << 42, Granule::K64, 1), Some(1));
+        assert_eq!([block(0, Granule::K4, 0), block(0, Granule::K4, 4)], [Some(0); 2]);
+    }
+
+    #[test]
+    fn all_of_64_bits_needs_few_commands() {
+        assert_eq!(ranges(0, u64::MAX, Granule::K4, PAGES).len(), 1 << 16);
+        assert_eq!(ranges(0, 1 << 48, Granule::K4, PAGES).len(), 1);
+    }
+
+    #[test]
+    fn literal_atc_spans() {
+        let span = |start, size_bytes| {
+            let span = AtcSpan::around(Iova::new(start), size_bytes);
+            (span.address().get(), span.log2_pages())
+        };
+        assert_eq!(span(0x7000, 0x1000), (0x7000, 0));
+        assert_eq!(span(0x7fff, 1), (0x7000, 0));
+        assert_eq!(span(0x6000, 0x2000), (0x6000, 1));
+        assert_eq!(span(0x7000, 0x2000), (0, 4));
+        assert_eq!(span(0x7000, 0), (0x7000, 0));
+        assert_eq!(span(1 << 63, u64::MAX), (1 << 63, 51));
+        assert_eq!(span(0, u64::MAX), (0, 52));
+        assert_eq!((AtcSpan::ALL.address().get(), AtcSpan::ALL.log2_pages()), (0, 52));
+    }
+
+    fn granules() -> impl Strategy<Value = Granule> {
+        prop_oneof![Just(Granule::K4), Just(Granule::K16), Just(Granule::K64)]
+    }
+
+    fn stales() -> impl Strategy<Value = Stale> {
+        prop_oneof![
+            Just(Stale::TablesAndLeaves),
+            proptest::option::of(any::<u8>()).prop_map(|level| Stale::Leaves { level }),
+            (1..=3_u8).prop_map(|level| Stale::Leaves { level: Some(level) }),
+        ]
+    }
+
+    /// Bits that must be zero for a level hint, written out from IHI 0070, 4.4.1.1.
+    fn must_be_zero(granule: Granule, ttl: u8) -> u64 {
+        match (granule, ttl) {
+            (Granule::K4, 1) => 0x3fff_f000,
+            (Granule::K4, 2) => 0x1f_f000,
+            (Granule::K4, _) => 0,
+            (Granule::K16, 2) => 0x1ff_f000,
+            (Granule::K16, _) => 0x3000,
+            (Granule::K64, 1) => 0x3ff_ffff_f000,
+            (Granule::K64, 2) => 0x1fff_f000,
+            (Granule::K64, _) => 0xf000,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn r30_ranges_cover_all_and_little_more(
+            start: u64,
+            alignment in 0..64_u32,
+            size_bytes: u64,
+            shrink in 8..64_u32,
+            granule in granules(),
+            stale in stales(),
+        ) {
+            let start = start >> alignment << alignment;
+            let size_bytes = size_bytes >> shrink;
+            let end = u128::from(start) + u128::from(size_bytes);
+            let clipped = end.min(1 << 64);
+            let mut covered = u128::from(start / granule.bytes() * granule.bytes());
+            let mut commands = 0;
+            for command in TlbiRanges::new(Iova::new(start), size_bytes, granule, stale) {
+                prop_assert_eq!(u128::from(command.address.get()), covered, "no gap, nothing twice");
+                prop_assert!(covered < clipped, "no command for nothing");
+                let pages = match command.range {
+                    None => 1,
+                    Some(range) => {
+                        prop_assert!(range.num <= 31 && range.scale <= 31 && range.ttl <= 3);
+                        prop_assert_ne!((range.num, range.scale, range.ttl), (0, 0, 0));
+                        prop_assert!((granule, range.ttl) != (Granule::K16, 1));
+                        prop_assert_eq!(command.address.get() & must_be_zero(granule, range.ttl), 0);
+                        (u128::from(range.num) + 1) << range.scale
+                    }
+                };
+                covered += pages * u128::from(granule.bytes());
+                commands += 1;
+            }
+            if size_bytes == 0 {
+                prop_assert_eq!(commands, 0);
+            } else {
+                prop_assert!(covered >= clipped);
+                prop_assert!(covered - clipped <= u128::from(size_bytes) / 16 + 2 * u128::from(granule.bytes()));
+                prop_assert!(commands <= size_bytes.div_ceil(1 << 48) + 1);
+            }
+        }
+
+        #[test]
+        fn atc_spans_are_the_smallest_around_a_range(start: u64, size_bytes in 1..=u64::MAX, shrink in 0..64_u32) {
+            let size_bytes = (size_bytes >> shrink).max(1);
+            let last = start.saturating_add(size_bytes - 1);
+            let span = AtcSpan::around(Iova::new(start), size_bytes);
+            let bytes = 1_u128 << (12 + span.log2_pages());
+            let first = u128::from(span.address().get());
+            prop_assert_eq!(first % bytes, 0);
+            prop_assert!(first <= u128::from(start) && u128::from(last) < first + bytes);
+            let half = bytes / 2;
+            prop_assert!(span.log2_pages() == 0 || u128::from(start) / half != u128::from(last) / half);
+        }
+    }
+}

@@ -109,8 +109,10 @@ impl fmt::Display for TranslationFault {
             FaultClass::In => f.write_str("input address")?,
             FaultClass::Reserved => f.write_str("reserved class")?,
         }
-        if let Some(direction) = self.table_access {
-            write!(f, ", {direction} the table")?;
+        match self.table_access {
+            Some(AccessDirection::Read) => f.write_str(", read,")?,
+            Some(AccessDirection::Write) => f.write_str(", written,")?,
+            None => {}
         }
         if let Some(ipa) = self.ipa {
             write!(f, " at {ipa}")?;
