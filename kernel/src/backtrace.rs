@@ -1,4 +1,4 @@
-//! Where the kernel was: return addresses found through the chain of frame records (AAPCS64, section 6.4.6).
+//! Where the kernel was: the calls that led there, found through the chain of frame records (AAPCS64, section 6.4.6).
 
 use core::ops::Range;
 
@@ -9,9 +9,11 @@ use crate::{println, record};
 /// The most frames that are shown.
 const MAX_FRAMES: usize = 48;
 
+const INSTRUCTION_BYTES: usize = 4;
+
 /// Prints the backtrace of code at `address` whose frame record is at `frame`, as text and as a record.
 ///
-/// Addresses are those of the ELF file's symbols, wherever the image runs.
+/// Each address is that of a call, but for the first; all are those of the ELF file's symbols, wherever the image runs.
 pub(crate) fn print(address: usize, frame: usize) {
     let mut addresses = [Hex(0); MAX_FRAMES];
     let mut count = 0;
@@ -25,7 +27,7 @@ pub(crate) fn print(address: usize, frame: usize) {
     record!("backtrace", "addresses" => addresses.get(..count).unwrap_or_default());
 }
 
-/// The return addresses in a chain of frame records, innermost first. Holds the address of the next record.
+/// The call instructions to which a chain of frame records leads back, innermost first. Holds the address of the next record.
 struct Frames(usize);
 
 impl Iterator for Frames {
@@ -38,7 +40,8 @@ impl Iterator for Frames {
         let [next, return_address] = unsafe { (frame as *const [usize; 2]).read() };
         // Within one stack the chain only ever goes up; from the exception stack it may go over to another.
         self.0 = if next > frame || !stack.contains(&next) { next } else { 0 };
-        layout::text().contains(&return_address).then_some(return_address)
+        // The return address itself may belong to the next function, if the call was to one that never returns.
+        layout::text().contains(&return_address).then_some(return_address - INSTRUCTION_BYTES)
     }
 }
 

@@ -15,6 +15,8 @@ use crate::interrupts::{self, InterruptError};
 /// The virtual timer among the `interrupts` of the timer's node: secure, non-secure, virtual, hypervisor.
 const VIRTUAL: usize = 2;
 
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
 static EXPIRED: AtomicU64 = AtomicU64::new(0);
 
 /// Time since the counter started, which is about when the machine did. Never goes back.
@@ -22,9 +24,14 @@ static EXPIRED: AtomicU64 = AtomicU64::new(0);
 pub fn now() -> Duration {
     // The counter must not be read ahead of what the caller has just done.
     barrier::isb(barrier::SY);
-    let (count, frequency) = (CNTVCT_EL0.get(), CNTFRQ_EL0.get().max(1));
-    let nanos = u128::from(count % frequency) * 1_000_000_000 / u128::from(frequency);
+    let (count, frequency) = (CNTVCT_EL0.get(), frequency_hz());
+    let nanos = count % frequency * NANOS_PER_SECOND / frequency;
     Duration::new(count / frequency, nanos as u32)
+}
+
+/// The counter's frequency. It has 32 bits, so the number of counts in a second times [`NANOS_PER_SECOND`] fits into 64.
+fn frequency_hz() -> u64 {
+    CNTFRQ_EL0.get().clamp(1, u64::from(u32::MAX))
 }
 
 /// Enables the virtual timer's interrupt.
@@ -41,8 +48,9 @@ pub(crate) fn init(tree: &DeviceTree) -> Result<(), InterruptError> {
 
 /// Asks for one interrupt `after` now; a request that is still pending is replaced.
 pub fn start(after: Duration) {
-    let ticks = after.as_nanos() * u128::from(CNTFRQ_EL0.get()) / 1_000_000_000;
-    CNTV_CVAL_EL0.set(CNTVCT_EL0.get().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX)));
+    let fraction = u64::from(after.subsec_nanos()) * frequency_hz() / NANOS_PER_SECOND;
+    let ticks = after.as_secs().saturating_mul(frequency_hz()).saturating_add(fraction);
+    CNTV_CVAL_EL0.set(CNTVCT_EL0.get().saturating_add(ticks));
     CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::SET + CNTV_CTL_EL0::IMASK::CLEAR);
     barrier::isb(barrier::SY);
 }

@@ -61,6 +61,7 @@ entry:
 at_el1:
     ldr     x0, =0x30d00800         // SCTLR_EL1: its RES1 bits; MMU and caches off
     msr     SCTLR_EL1, x0
+    msr     CPACR_EL1, xzr          // vector instructions trap: handlers do not save their registers
     isb
     address x20, image_start
     address x21, image_end

@@ -50,6 +50,15 @@ impl Gicv3 {
         GicCpuInterface::enable_group1(true);
         Ok(Self { distributor, redistributor, mpidr })
     }
+
+    /// Registers of SPIs that do not exist ignore writes without a word.
+    fn check(&self, interrupt: IntId) -> Result<(), InterruptError> {
+        let spis = self.distributor.typer().num_spis() as usize;
+        match interrupt.spi_index() {
+            Some(index) if index >= spis => Err(InterruptError::Unsupported(interrupt)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The redistributor of the CPU with this affinity, among the regions that follow the distributor in `reg`.
@@ -75,6 +84,7 @@ fn find_redistributor(node: &Node, mpidr: u64) -> Result<GicRedistributor<'stati
 
 impl Controller for Gicv3 {
     fn enable(&mut self, interrupt: IntId, trigger: Trigger) -> Result<(), InterruptError> {
+        self.check(interrupt)?;
         let result = if interrupt.is_private() {
             let trigger_set = self.redistributor.set_trigger(interrupt, trigger);
             trigger_set.and_then(|()| self.redistributor.enable_interrupt(interrupt, true))

@@ -37,6 +37,22 @@ fn recurse(depth: u64) -> u64 {
     recurse(depth + 1) + frame.iter().sum::<u64>()
 }
 
+/// Writes to the kernel's code, its own first instruction: nothing is broken if it succeeds.
+pub(super) fn write_text(_: &Context) -> ExitCode {
+    let code = write_text as *const () as *mut u32;
+    // SAFETY: it faults, and the exception handler ends the run; else it writes what is there already.
+    unsafe { asm!("ldr {0:w}, [{1}]", "str {0:w}, [{1}]", out(reg) _, in(reg) code, options(nostack)) };
+    ExitCode::Failure
+}
+
+/// Executes data: a `ret`, from which it would come back.
+pub(super) fn execute_data(_: &Context) -> ExitCode {
+    let ret = 0xd65f_03c0_u32;
+    // SAFETY: it faults, and the exception handler ends the run; else it returns at once.
+    unsafe { asm!("blr {}", in(reg) &raw const ret, out("x30") _) };
+    ExitCode::Failure
+}
+
 /// Panics, with text in the message that JSON has to escape.
 pub(super) fn panic(_: &Context) -> ExitCode {
     panic!("a \"panic\" on purpose");

@@ -2,8 +2,8 @@
 //!
 //! What lives here: the table of them, and those that try out the kernel itself.
 
+mod base;
 mod faults;
-mod hello;
 
 use crate::arguments::Arguments;
 use crate::devicetree::DeviceTree;
@@ -30,10 +30,13 @@ pub struct Scenario {
 
 /// All scenarios; the first is the default.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "hello", description: "boot, say what was found, and exit", run: hello::run },
-    Scenario { name: "timer", description: "three interrupts of the architected timer", run: hello::timer },
+    Scenario { name: "hello", description: "boot, say what was found, and exit", run: base::run },
+    Scenario { name: "timer", description: "three interrupts of the architected timer", run: base::timer },
+    Scenario { name: "memory", description: "DMA memory taken and given back", run: base::memory },
     Scenario { name: "exception", description: "read an unmapped address: a dump, exit 102", run: faults::exception },
     Scenario { name: "guard-page", description: "overflow the stack: a dump, exit 102", run: faults::guard_page },
+    Scenario { name: "write-text", description: "write to code: a dump, exit 102", run: faults::write_text },
+    Scenario { name: "execute-data", description: "execute data: a dump, exit 102", run: faults::execute_data },
     Scenario { name: "panic", description: "panic: a backtrace, exit 101", run: faults::panic },
     Scenario { name: "handler-fault", description: "fault in an interrupt handler: exit 102", run: faults::in_handler },
 ];
