@@ -55,11 +55,13 @@ impl fmt::Display for EventKind {
             }
             Self::BadStreamId => write!(f, "{name}: the stream is not in the stream table"),
             Self::Fetch(fault) => write!(f, "{name}: {fault}"),
-            Self::BadSte => write!(f, "{name}: the stream table entry is not valid, nothing is attached"),
+            Self::BadSte => {
+                write!(f, "{name}: the stream table entry is invalid or illegal: the stream is not attached")
+            }
             Self::BadAtsTreq { access, input, .. } => {
                 write!(f, "{name}: asked to translate {input} for {access}, but ATS is off")
             }
-            Self::StreamDisabled => write!(f, "{name}: the stream must use a substream other than 0"),
+            Self::StreamDisabled => write!(f, "{name}: no substream, or substream 0, where the stream forbids it"),
             Self::TranslForbidden { direction, input } => {
                 write!(f, "{name}: {direction} {input} as already translated, which is not allowed")
             }

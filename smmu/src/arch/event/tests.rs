@@ -229,7 +229,10 @@ fn events_in_words() {
         "F_ACCESS: instruction fetch from 0x40000000, Access flag clear (stage 1, input address)"
     );
     assert_eq!(show([0x09, 0, 0, 0x8040]), "F_CD_FETCH: the context descriptor at 0x8040 cannot be read");
-    assert_eq!(show([0x04, 0, 0, 0]), "C_BAD_STE: the stream table entry is not valid, nothing is attached");
+    assert_eq!(
+        show([0x04, 0, 0, 0]),
+        "C_BAD_STE: the stream table entry is invalid or illegal: the stream is not attached"
+    );
     assert_eq!(
         show([0xe1, 2, 3, 4]),
         "unknown event 0xe1: 0x00000000000000e1 0x0000000000000002 0x0000000000000003 0x0000000000000004"

@@ -4,7 +4,7 @@
 
 use tock_registers::register_bitfields;
 
-use super::Register32;
+use super::{Register32, Register64};
 
 /// Enables. A change has happened when [`CR0ACK`](const@CR0ACK) shows it.
 pub const CR0: Register32<CR0::Register> = Register32::new(0x20, "CR0");
@@ -14,6 +14,8 @@ pub const CR0ACK: Register32<CR0::Register> = Register32::new(0x24, "CR0ACK");
 pub const CR1: Register32<CR1::Register> = Register32::new(0x28, "CR1");
 /// More modes; written while the SMMU is off.
 pub const CR2: Register32<CR2::Register> = Register32::new(0x2c, "CR2");
+/// Stage-2 permission indirection: sixteen fields of four bits. Present if IDR3.S2PI is 1.
+pub const S2PII: Register64<()> = Register64::new(0x30, "S2PII");
 /// Status.
 pub const STATUSR: Register32<STATUSR::Register> = Register32::new(0x40, "STATUSR");
 /// What happens to transactions while the SMMU is off. Written with UPDATE set, while UPDATE reads as 0.

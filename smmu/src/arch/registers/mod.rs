@@ -19,7 +19,7 @@ use core::marker::PhantomData;
 use tock_registers::{LocalRegisterCopy, RegisterLongName, UIntLike};
 
 pub use self::atos::{GATOS_ADDR, GATOS_CTRL, GATOS_PAR, GATOS_SID};
-pub use self::control::{AGBPA, CR0, CR0ACK, CR1, CR2, GBPA, GERROR, GERRORN, IRQ_CTRL, IRQ_CTRLACK, STATUSR};
+pub use self::control::{AGBPA, CR0, CR0ACK, CR1, CR2, GBPA, GERROR, GERRORN, IRQ_CTRL, IRQ_CTRLACK, S2PII, STATUSR};
 pub use self::identification::{AIDR, IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IIDR};
 pub use self::memory::{
     CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, EVENTQ_BASE, EVENTQ_CONS, EVENTQ_IRQ_CFG0, EVENTQ_IRQ_CFG1, EVENTQ_IRQ_CFG2,
