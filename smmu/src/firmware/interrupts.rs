@@ -19,7 +19,7 @@ pub struct Interrupt {
     pub specifier: Vec<u32>,
 }
 
-/// The wired interrupts of an SMMU (IHI 0070, 3.18.2). One that is absent has to be polled for.
+/// The wired interrupts of an SMMU (IHI 0070, 3.18). One that is absent has to be polled for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SmmuInterrupts {
     /// The event queue is no longer empty, or overflowed.
@@ -51,12 +51,10 @@ pub(super) fn read(node: Node<'_>, warnings: &mut Vec<FirmwareWarning>) -> SmmuI
 
 fn named(node: Node<'_>, warnings: &mut Vec<FirmwareWarning>) -> Result<SmmuInterrupts, PropertyError> {
     let interrupts = list(node)?;
-    let Some(property) = node.property("interrupt-names") else {
-        if interrupts.is_empty() {
-            return Ok(SmmuInterrupts::default());
-        }
-        return node.required("interrupt-names").map(|_| SmmuInterrupts::default());
-    };
+    if interrupts.is_empty() && !node.has("interrupt-names") {
+        return Ok(SmmuInterrupts::default());
+    }
+    let property = node.required("interrupt-names")?;
     let mut warn = |offset, oddity| warnings.push(FirmwareWarning { place: property.place(offset), oddity });
     let names = property.strings()?.take(MAX_ENTRIES).count();
     if names != interrupts.len() {

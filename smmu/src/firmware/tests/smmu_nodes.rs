@@ -157,7 +157,7 @@ fn bus(name: &'static str, ranges: &[u32]) -> Source {
 #[test]
 fn reg_is_translated_through_every_bus() {
     let smmu = smmu0().cells("reg", &[0x1_0000, 0x2_0000]);
-    let inner = bus("inner", &[0, 0x0, 0x1_0000, 0x1_0000, 0x40_0000, 0x10_0000]).child(smmu);
+    let inner = bus("inner", &[0, 0x0, 0x1_0000, 0x1_0000, 0x40_0000, 0x2_0000]).child(smmu);
     let outer = bus("outer", &[0, 1, 0x2000_0000, 0x1000_0000]).child(inner);
     let smmu = only(board().child(outer)).unwrap();
     assert_eq!(smmu.path, "/outer/inner/iommu@2b400000");
