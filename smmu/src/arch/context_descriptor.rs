@@ -284,6 +284,7 @@ mod tests {
     fn r24_level1_descriptor() {
         assert_eq!(L1ContextDescriptor::INVALID.word(), 0);
         assert_eq!(L1ContextDescriptor::new(PhysAddr::new(u64::MAX)).word(), 0x00ff_ffff_ffff_f001);
+        assert_eq!(L1ContextDescriptor::new(PhysAddr::new(0x5000)).word(), 0x5001);
         assert_eq!(L1ContextDescriptor::from_word(0x5001).decode(), Some(PhysAddr::new(0x5000)));
         assert_eq!(L1ContextDescriptor::from_word(0xff00_0000_0000_5ffe).decode(), None);
     }

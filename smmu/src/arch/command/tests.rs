@@ -53,6 +53,8 @@ fn r24_translation_commands() {
     assert_words(Command::TlbiEl2Vaa { scope: SINGLE }, 0x23, page);
     assert_words(Command::TlbiS12Vmall { vmid: VMID }, vmid | 0x28, 0);
     assert_words(Command::TlbiS2Ipa { vmid: VMID, scope: SINGLE }, vmid | 0x2a, 0x00ff_ffff_ffff_f000);
+    let single = TlbiAddress { address: Iova::new(0x4000_1000), leaf: true, range: None };
+    assert_words(Command::TlbiS2Ipa { vmid: Vmid::new(0), scope: single }, 0x2a, 0x4000_1001);
     assert_words(Command::TlbiNsnhAll, 0x30, 0);
 }
 
