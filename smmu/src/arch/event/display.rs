@@ -131,10 +131,7 @@ impl fmt::Display for Access {
         if self.privileged {
             f.write_str("privileged ")?;
         }
-        match self.instruction {
-            true => f.write_str("instruction fetch from"),
-            false => write!(f, "{}", self.direction),
-        }
+        if self.instruction { f.write_str("instruction fetch from") } else { write!(f, "{}", self.direction) }
     }
 }
 
