@@ -1,7 +1,7 @@
 //! From the loader to [`crate::main`]: entry code and the MMU.
 //!
 //! What lives here: the image header and entry code (`entry.s`), the early identity map and turning the MMU on. What does
-//! not: the final page tables ([`crate::memory::paging`]).
+//! not: the final page tables (`memory/paging.rs`).
 
 mod early_map;
 
