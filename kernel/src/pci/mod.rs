@@ -1,0 +1,59 @@
+//! PCI Express: every function behind every host bridge of the device tree, with bus numbers and addresses assigned and
+//! bus mastering off.
+//!
+//! What lives here: host bridges ([`HostBridge`]), configuration space ([`Ecam`]), enumeration, and functions as drivers
+//! see them ([`PciFunction`]). Access to configuration registers and BAR sizing are `virtio-drivers`'; bridges and
+//! the assignment of numbers and addresses are here, because it has none. What does not: the devices themselves
+//! ([`crate::drivers`]), and who translates their DMA (`iommu-map` stands in the node of [`PciBus::node_path`]).
+
+mod bridge;
+mod ecam;
+mod enumerate;
+mod error;
+mod function;
+mod host_bridge;
+mod window;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+pub use ecam::Ecam;
+pub use error::PciError;
+pub use function::{Bar, PciFunction};
+
+use crate::devicetree::DeviceTree;
+use crate::memory;
+use enumerate::Enumeration;
+use host_bridge::HostBridge;
+
+/// What was found behind one host bridge.
+#[derive(Debug)]
+pub struct PciBus {
+    /// Path of the host bridge's node in the device tree.
+    pub node_path: String,
+    /// Every function, bridges included, each bridge followed by what lies behind it.
+    pub functions: Vec<PciFunction>,
+    /// What had to be left out, and why.
+    pub problems: Vec<PciError>,
+}
+
+/// Enumerates everything behind every host bridge in the device tree.
+///
+/// Afterwards no function can read or write memory ([`PciFunction::set_bus_master`] changes that), and bridges forward
+/// to the functions behind them. A host bridge that cannot be used is an error of its own in the list.
+///
+/// # Errors
+///
+/// [`PciError::Tree`] if the device tree does not parse.
+pub fn enumerate(tree: &DeviceTree) -> Result<Vec<Result<PciBus, PciError>>, PciError> {
+    let hosts = HostBridge::find_all(tree)?.into_iter();
+    Ok(hosts.map(|host| host.and_then(enumerate_behind)).collect())
+}
+
+fn enumerate_behind(host: HostBridge) -> Result<PciBus, PciError> {
+    let registers = memory::map_mmio(host.ecam_base, host.ecam_bytes())?;
+    // SAFETY: the whole space has just been mapped, for good, and its base is a multiple of 1 MiB.
+    let ecam = unsafe { Ecam::new(registers, host.first_bus, host.last_bus) };
+    let Enumeration { functions, problems, .. } = Enumeration::run(&host, ecam);
+    Ok(PciBus { node_path: host.node_path, functions, problems })
+}
