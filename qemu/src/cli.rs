@@ -8,8 +8,10 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, StringValueParser, TypedValueParser as _};
 use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
+use qemu::disk::SEEDED_BYTES;
 use qemu::gdb::Stub;
 use qemu::machine::{ExceptionLevel, Gic, Iommu, Machine, Stage};
+use qemu::run::DEFAULT_TIMEOUT;
 use qemu::scenario::{SCENARIOS, Scenario};
 
 /// Exit status for careless input.
@@ -134,8 +136,9 @@ impl Arguments {
 
     /// The time limit of a run that reads a disk of `disk_bytes` bytes.
     pub(crate) fn time_limit(&self, disk_bytes: u64) -> Option<Duration> {
-        // The emulated CPU hashes some MiB in a second.
-        let default = qemu::run::DEFAULT_TIMEOUT + Duration::from_secs(disk_bytes >> 20);
+        // An emulated CPU hashes more than one MiB in a second.
+        let larger_mib = disk_bytes.saturating_sub(SEEDED_BYTES) >> 20;
+        let default = DEFAULT_TIMEOUT + Duration::from_secs(larger_mib);
         match self.timeout {
             Some(seconds) => Some(Duration::from_secs(seconds)),
             None => self.gdb.is_none().then_some(default),

@@ -99,7 +99,7 @@ impl Device {
 }
 
 /// `path` as a value among QEMU's comma-separated options, where a comma is written twice.
-fn escaped(path: &Path) -> OsString {
+pub(crate) fn escaped(path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
     let doubled = path.as_os_str().as_bytes().iter().flat_map(|&byte| {
         let times = if byte == b',' { 2 } else { 1 };

@@ -71,15 +71,18 @@ impl Disk {
     ///
     /// If the file cannot be written.
     pub fn seeded() -> Result<Self, DiskError> {
-        let path = Self::seeded_path();
+        Self::seeded_at(&Self::seeded_path())
+    }
+
+    fn seeded_at(path: &Path) -> Result<Self, DiskError> {
         let mut contents = vec![0; SEEDED_BYTES as usize];
         ChaCha8Rng::seed_from_u64(SEED).fill_bytes(&mut contents);
-        let up_to_date = fs::read(&path).is_ok_and(|present| present == contents);
+        let up_to_date = fs::read(path).is_ok_and(|present| present == contents);
         if !up_to_date {
-            workspace::write_whole(&path, &contents)
-                .map_err(|source| DiskError::File { path: path.clone(), source })?;
+            workspace::write_whole(path, &contents)
+                .map_err(|source| DiskError::File { path: path.to_path_buf(), source })?;
         }
-        Self::file(&path)
+        Self::file(path)
     }
 
     /// Where the disk made from a seed lies, or will.
@@ -122,5 +125,58 @@ impl Disk {
         let expected = format!("{} ({} bytes)", self.sha256, self.bytes);
         let found = format!("{} ({} bytes)", record["sha256"].as_str().unwrap_or("nothing"), record["bytes"]);
         Err(DiskError::Mismatch { path: self.path.clone(), expected, found })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn disk(contents: &[u8]) -> Result<Disk, DiskError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a disk");
+        fs::write(&path, contents).unwrap();
+        Disk::file(&path)
+    }
+
+    #[test]
+    fn the_seeded_disk_is_the_same_every_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.img");
+        let disk = Disk::seeded_at(&path).unwrap();
+        assert_eq!(disk.bytes, SEEDED_BYTES);
+        assert_eq!(disk.sha256, "10fa3feeae0168abd790ffc9a52eb568a0f414513b0c686a599f084f7435ee94");
+        fs::write(&path, "damaged").unwrap();
+        assert_eq!(Disk::seeded_at(&path).unwrap(), disk);
+    }
+
+    #[test]
+    fn the_hash_is_sha_256() {
+        let disk = disk(b"abc").unwrap();
+        assert_eq!(disk.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn a_partial_sector_is_told_to_the_kernel() {
+        assert_eq!(disk(&[1; 513]).unwrap().bootargs().as_deref(), Some("disk-bytes=513"));
+        assert_eq!(disk(&[1; 512]).unwrap().bootargs(), None);
+    }
+
+    #[test]
+    fn an_empty_or_missing_file_is_refused() {
+        assert!(matches!(disk(b""), Err(DiskError::Empty { .. })));
+        assert!(matches!(Disk::file(Path::new("/no/such/file")), Err(DiskError::File { .. })));
+    }
+
+    #[test]
+    fn the_kernel_s_record_has_to_agree() {
+        let disk = disk(b"abc").unwrap();
+        let record = |sha256: &str, bytes: u64| [json!({"record": "disk", "sha256": sha256, "bytes": bytes})];
+        assert!(disk.check(&record(&disk.sha256, 3)).is_ok());
+        assert!(matches!(disk.check(&record(&disk.sha256, 512)), Err(DiskError::Mismatch { .. })));
+        assert!(matches!(disk.check(&record("00", 3)), Err(DiskError::Mismatch { .. })));
+        assert!(matches!(disk.check(&[json!({"record": "other"})]), Err(DiskError::NotReported { .. })));
     }
 }

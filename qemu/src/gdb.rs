@@ -54,3 +54,25 @@ impl Stub {
         vec![debugger.into(), elf.into(), option.into(), connect.into()]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_a_port_and_the_rest_a_socket() {
+        assert_eq!(Stub::parse("1234"), Ok(Stub::Port(1234)));
+        assert_eq!(Stub::parse("/tmp/a socket"), Ok(Stub::Socket("/tmp/a socket".into())));
+        assert!(Stub::parse("0").is_err() && Stub::parse("65536").is_err() && Stub::parse("").is_err());
+    }
+
+    #[test]
+    fn qemu_and_debugger_meet_at_the_same_place() {
+        let stub = Stub::Socket("a,b".into());
+        assert_eq!(stub.qemu_argument(), "unix:a,,b,server=on,wait=off");
+        assert_eq!(Stub::Port(99).qemu_argument(), "tcp:127.0.0.1:99");
+        let command = Stub::Port(99).debugger_command(Path::new("the kernel"));
+        assert_eq!(command[1], "the kernel");
+        assert!(command[3].to_string_lossy().ends_with("127.0.0.1:99"));
+    }
+}

@@ -126,3 +126,23 @@ fn executable(line: &str) -> Option<PathBuf> {
     let is_kernel = message["reason"] == "compiler-artifact" && message["target"]["name"] == "kernel";
     is_kernel.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_s_message_names_the_executable() {
+        let line = r#"{"reason":"compiler-artifact","target":{"name":"kernel"},"executable":"/a b/kernel"}"#;
+        assert_eq!(executable(line), Some("/a b/kernel".into()));
+        assert_eq!(executable(&line.replace(r#""name":"kernel""#, r#""name":"smmu""#)), None);
+        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(executable("no JSON"), None);
+    }
+
+    #[test]
+    fn a_missing_elf_file_is_named() {
+        let error = Kernel::from_elf(Path::new("/no/such/kernel")).unwrap_err();
+        assert!(error.to_string().starts_with("/no/such/kernel: "));
+    }
+}

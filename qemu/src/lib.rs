@@ -6,6 +6,7 @@
 
 pub mod console;
 pub mod device;
+pub mod devicetree;
 pub mod disk;
 pub mod gdb;
 pub mod image;

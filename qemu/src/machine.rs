@@ -208,3 +208,93 @@ impl Machine {
         board
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A QEMU 10: the board decides the stages.
+    const OLDER: Capabilities = Capabilities { iommu_testdev: false, user_creatable_smmu: false, ..Capabilities::FULL };
+    /// A QEMU 7.2: stage 1 alone.
+    const OLDEST: Capabilities = Capabilities { smmu_stage_property: false, board_virt_9_1: false, ..OLDER };
+
+    /// The command line for a machine, as one string.
+    fn line(machine: &Machine, capabilities: &Capabilities) -> String {
+        machine.arguments(capabilities).join(" ".as_ref()).into_string().unwrap()
+    }
+
+    fn staged(stage: Stage) -> Machine {
+        Machine { iommu: Iommu::SmmuV3Stage(stage), ..Machine::default() }
+    }
+
+    #[test]
+    fn the_default_machine_has_the_board_s_smmu() {
+        assert_eq!(
+            line(&Machine::default(), &Capabilities::FULL),
+            "-M virt,gic-version=3,dtb-randomness=off,iommu=smmuv3 -cpu max -smp 1 -m 512M -display none -nodefaults \
+             -no-reboot -monitor none -semihosting-config enable=on,target=native"
+        );
+    }
+
+    #[test]
+    fn every_choice_reaches_the_command_line() {
+        let machine = Machine {
+            cpu: "cortex-a57".to_owned(),
+            cpus: 2,
+            memory_mib: 4096,
+            gic: Gic::V2,
+            start: ExceptionLevel::El2,
+            iommu: Iommu::None,
+            device_tree: Some("a b.dtb".into()),
+            extra_arguments: vec!["-d".into(), "int".into()],
+            ..Machine::default()
+        };
+        let line = line(&machine, &Capabilities::FULL);
+        assert!(line.starts_with(
+            "-M virt,gic-version=2,dtb-randomness=off,virtualization=on -cpu cortex-a57 -smp 2 -m 4096M "
+        ));
+        assert!(line.ends_with(" -dtb a b.dtb -d int"));
+        assert!(!line.contains("smmu"));
+    }
+
+    #[test]
+    fn a_stage_is_asked_for_in_the_way_that_qemu_knows() {
+        let newest = line(&staged(Stage::Two), &Capabilities::FULL);
+        assert!(newest.contains("-device arm-smmuv3,primary-bus=pcie.0,stage=2"));
+        assert!(!newest.contains("iommu=smmuv3"));
+        let older = line(&staged(Stage::Two), &OLDER);
+        assert!(older.contains("-M virt-9.1,") && older.contains("iommu=smmuv3 "));
+        assert!(older.contains("-global arm-smmuv3.stage=2"));
+        let oldest = line(&staged(Stage::One), &OLDEST);
+        assert!(oldest.contains("-M virt,") && !oldest.contains("stage"));
+    }
+
+    #[test]
+    fn parts_that_qemu_lacks_are_named() {
+        let demo = Machine::demo(Path::new("disk"));
+        assert_eq!(demo.missing_parts(&Capabilities::FULL), []);
+        assert_eq!(demo.missing_parts(&OLDER), [Part::IommuTestdev]);
+        assert_eq!(staged(Stage::Nested).missing_parts(&OLDER), []);
+        assert_eq!(staged(Stage::Nested).missing_parts(&OLDEST), [Part::Stage(Stage::Nested)]);
+        assert_eq!(staged(Stage::One).missing_parts(&OLDEST), []);
+        let lesser = demo.clone().without(&[Part::IommuTestdev]);
+        assert_eq!(lesser.devices, demo.devices[..3]);
+    }
+
+    #[test]
+    fn devices_keep_their_order_and_place() {
+        let devices = vec![
+            Device::root_port("port0", 1).in_slot(31),
+            Device::new(DeviceKind::Edu).on_bus("port0"),
+            Device::virtio_blk(Path::new("/with space/and,comma")),
+        ];
+        let machine = Machine { devices, ..Machine::default() };
+        let line = line(&machine, &Capabilities::FULL);
+        assert!(line.ends_with(
+            "-device pcie-root-port,id=port0,chassis=1,addr=0x1f \
+             -device edu,dma_mask=0xffffffffffffffff,bus=port0 \
+             -drive if=none,id=disk2,format=raw,readonly=on,file.filename=/with space/and,,comma,file.driver=file \
+             -device virtio-blk-pci,drive=disk2,iommu_platform=on,disable-legacy=on"
+        ));
+    }
+}

@@ -4,7 +4,7 @@ mod cli;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use qemu::disk::{Disk, SEEDED_BYTES};
@@ -70,10 +70,10 @@ fn launch(arguments: &Arguments) -> Result<u8, AnyError> {
         Some(file) => Disk::file(file).unwrap_or_else(|error| refuse_error(&error)),
         None => Disk::seeded()?,
     };
-    let json = arguments.json.as_deref().map(|path| match File::create(path) {
-        Ok(file) => file,
-        Err(error) => refuse(&format!("error: --json {}: {error}", path.display())),
-    });
+    let json = arguments.json.as_deref().map(|path| create("--json", path));
+    if let Some(path) = trace_file(arguments) {
+        create("--trace", &path);
+    }
     let kernel = match &arguments.kernel {
         Some(elf) => Kernel::from_elf(elf).unwrap_or_else(|error| refuse_error(&error)),
         None => Kernel::build()?,
@@ -94,9 +94,6 @@ fn launch(arguments: &Arguments) -> Result<u8, AnyError> {
             "The machine waits for a debugger; in another terminal:\n  {}",
             shell_line(&stub.debugger_command(&kernel.elf))?
         );
-    }
-    if let Some(trace) = &run.trace {
-        File::create(trace).unwrap_or_else(|error| refuse(&format!("error: --trace={}: {error}", trace.display())));
     }
     let result = run.execute()?;
     judge(arguments, &run, &result, &kernel, &disk, &left_out, json)
@@ -124,13 +121,23 @@ fn prepare<'a>(
     let scenario = format!("scenario={}", arguments.scenario.name);
     let without = left_out.iter().map(|part| format!("without={}", part.name()));
     let bootargs: Vec<String> = std::iter::once(scenario).chain(disk.bootargs()).chain(without).collect();
-    let default_trace = || workspace::target_directory().join(format!("{}.trace", arguments.scenario.name));
     Run {
         timeout: arguments.time_limit(disk.bytes),
-        trace: arguments.trace.clone().map(|file| file.unwrap_or_else(default_trace)),
+        trace: trace_file(arguments),
         gdb: arguments.gdb.clone(),
         ..Run::new(qemu, machine, image, &bootargs.join(" "))
     }
+}
+
+/// Where trace events go, if they are wanted.
+fn trace_file(arguments: &Arguments) -> Option<PathBuf> {
+    let default = || workspace::target_directory().join(format!("{}.trace", arguments.scenario.name));
+    arguments.trace.clone().map(|file| file.unwrap_or_else(default))
+}
+
+/// Creates the file `path` that `option` names, before anything that takes time.
+fn create(option: &str, path: &Path) -> File {
+    File::create(path).unwrap_or_else(|error| refuse(&format!("error: {option} {}: {error}", path.display())))
 }
 
 /// Says how the run ended, writes the report, and returns the exit status.

@@ -134,3 +134,61 @@ impl fmt::Display for Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNNING: &str = "runstate_set current_run_state 6 (prelaunch) new_state 9 (running)";
+    const SHUTDOWN: &str = "runstate_set current_run_state 9 (running) new_state 11 (shutdown)";
+
+    fn classify(wait_status: i32, lines: &[&str]) -> Outcome {
+        let mut life = MachineLife::default();
+        assert!(lines.iter().all(|line| life.note(line)));
+        Outcome::classify(ExitStatus::from_raw(wait_status), life)
+    }
+
+    fn exited(code: i32, lines: &[&str]) -> Outcome {
+        classify(code << 8, lines)
+    }
+
+    #[test]
+    fn exit_codes_of_the_kernel_are_told_apart() {
+        assert_eq!(exited(0, &[RUNNING]), Outcome::Success);
+        assert_eq!(exited(1, &[RUNNING]), Outcome::Failed);
+        assert_eq!(exited(101, &[RUNNING]), Outcome::Panicked);
+        assert_eq!(exited(102, &[RUNNING]), Outcome::Exception);
+        assert_eq!(exited(7, &[RUNNING]), Outcome::UnknownExit(7));
+    }
+
+    #[test]
+    fn status_0_without_a_report_is_no_success() {
+        assert_eq!(exited(0, &[RUNNING, SHUTDOWN]), Outcome::PoweredOff);
+        assert_eq!(exited(0, &[]), Outcome::NotStarted { exit_status: 0 });
+    }
+
+    #[test]
+    fn a_refused_command_line_is_not_the_kernel_s_failure() {
+        assert_eq!(exited(1, &[]), Outcome::NotStarted { exit_status: 1 });
+    }
+
+    #[test]
+    fn a_signal_is_a_crash_of_qemu() {
+        assert_eq!(classify(6, &[RUNNING]), Outcome::QemuCrashed { signal: 6 });
+    }
+
+    #[test]
+    fn only_success_exits_with_0() {
+        let after = Duration::from_secs(1);
+        let failures = [Outcome::Failed, Outcome::PoweredOff, Outcome::Hang { after }, Outcome::UnknownExit(256)];
+        assert!(failures.iter().all(|outcome| outcome.exit_status() != 0));
+        assert_eq!(Outcome::Success.exit_status(), 0);
+    }
+
+    #[test]
+    fn other_messages_are_left_alone() {
+        let mut life = MachineLife::default();
+        assert!(!life.note("qemu-system-aarch64: terminating on signal 15"));
+        assert_eq!(life, MachineLife::default());
+    }
+}

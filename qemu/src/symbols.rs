@@ -47,3 +47,35 @@ fn frames_at(loader: &Loader, address: u64) -> Vec<String> {
     }
     frames
 }
+
+#[cfg(test)]
+mod tests {
+    use object::{Object as _, ObjectSymbol as _};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_from_the_record() {
+        let record = json!({"record": "backtrace", "addresses": ["0x40200000", "0xffff000000000010", "junk", 7]});
+        assert_eq!(addresses(&record), [0x4020_0000, 0xffff_0000_0000_0010]);
+        assert_eq!(addresses(&json!({"record": "backtrace"})), [0_u64; 0]);
+    }
+
+    #[test]
+    fn a_function_of_this_executable_is_found() {
+        let executable = std::env::current_exe().unwrap();
+        let bytes = std::fs::read(&executable).unwrap();
+        let file = object::File::parse(bytes.as_slice()).unwrap();
+        let this_test = "a_function_of_this_executable_is_found";
+        let symbol = file.symbols().find(|symbol| symbol.name().is_ok_and(|name| name.contains(this_test))).unwrap();
+        let lines = resolve(&executable, &[symbol.address()]);
+        assert!(lines[0].contains(this_test) && lines[0].contains("symbols.rs:"), "{lines:?}");
+    }
+
+    #[test]
+    fn what_is_unknown_stays_an_address() {
+        let lines = resolve(Path::new("/no/such/kernel"), &[0x1000, 0x2000]);
+        assert_eq!(lines, ["  0: 0x0000000000001000 unknown", "  1: 0x0000000000002000 unknown"]);
+    }
+}

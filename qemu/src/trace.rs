@@ -51,3 +51,26 @@ fn for_each_line(file: &Path, mut each: impl FnMut(&str)) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_and_commands_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("trace");
+        let trace = "runstate_set current_run_state 6 (prelaunch) new_state 9 (running)\n\
+                     smmuv3_cmdq_opcode <--- SMMU_CMD_SYNC\n\
+                     smmuv3_cmdq_opcode <--- SMMU_CMD_CFGI_STE\n\
+                     smmu_iotlb_insert IOTLB ++ asid=1\n\
+                     smmuv3_cmdq_opcode <--- SMMU_CMD_SYNC\n";
+        std::fs::write(&file, trace).unwrap();
+        assert_eq!(count_commands(&file, "SMMU_CMD_SYNC").unwrap(), 2);
+        assert_eq!(count(&file, "smmuv3_cmdq").unwrap(), 3);
+        assert_eq!(count(&file, "smmu_iotlb_insert").unwrap(), 1);
+        let mut life = MachineLife::default();
+        note_life(&file, &mut life).unwrap();
+        assert_eq!(life, MachineLife { started: true, shut_down: false });
+    }
+}

@@ -206,3 +206,54 @@ fn output(command: &mut Command) -> Option<String> {
     let output = command.env("LC_ALL", "C").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirrors_of_whole_releases_are_found() {
+        let targets = "stable main http://b.invalid/other\n\
+                       bookworm main http://a.invalid/debian/\n\
+                       bookworm main http://a.invalid/debian/\n\
+                       bookworm contrib http://c.invalid/debian\n\
+                       bookworm-security main http://d.invalid/security\n\
+                       bullseye/updates main http://d.invalid/security\n\
+                       bookworm main cdrom:[disc]/\n";
+        assert_eq!(mirrors(targets, "bookworm"), ["http://a.invalid/debian/", "http://b.invalid/other"]);
+        assert!(mirrors("", "bookworm").is_empty());
+    }
+
+    #[test]
+    fn the_system_s_description_is_understood() {
+        let release = os_release("ID=debian\nVERSION_CODENAME=trixie\nPRETTY_NAME=\"Debian GNU/Linux\"\n\n");
+        assert_eq!(release["ID"], "debian");
+        assert_eq!(release["PRETTY_NAME"], "Debian GNU/Linux");
+    }
+
+    #[test]
+    fn the_last_suite_is_preferred_over_the_one_it_completes() {
+        let [debian, ubuntu] = &DISTRIBUTIONS;
+        let source = Source::new(debian, debian.suites[0], "http://a.invalid/debian/", "amd64");
+        assert_eq!(source.preferred, Some("trixie-backports"));
+        assert_eq!(source.lines.lines().count(), 2);
+        assert!(source.lines.lines().all(|line| line.starts_with("deb [arch=amd64 target=Packages")));
+        assert!(source.lines.ends_with("] http://a.invalid/debian/ trixie-backports main\n"));
+        assert_eq!(Source::new(ubuntu, ubuntu.suites[0], "http://a.invalid", "arm64").preferred, None);
+    }
+
+    #[test]
+    fn apt_writes_into_its_own_folder_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = File::create(folder.path().join("lock")).unwrap();
+        let source = Source::new(&DISTRIBUTIONS[0], &["sid"], "http://a.invalid", "amd64");
+        let apt = Apt::new(folder.path(), &lock);
+        apt.configure(&source).unwrap();
+        let configuration = fs::read_to_string(folder.path().join("apt.conf")).unwrap();
+        let folders = configuration.lines().filter(|line| line.starts_with("Dir::"));
+        let own = format!(" \"{}", folder.path().display());
+        assert!(folders.clone().count() > 0 && folders.clone().all(|line| line.contains(&own)));
+        assert!(!configuration.contains("Default-Release"));
+        assert!(folder.path().join("cache/archives/partial").is_dir());
+    }
+}

@@ -123,3 +123,59 @@ fn collect(root: &Path, folder: &Path, entries: &mut Vec<Entry>) -> io::Result<(
 fn nanoseconds(metadata: &fs::Metadata) -> i128 {
     i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A copy with a program, a link to it and a library.
+    fn copy() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir_all(root.join("usr/bin")).unwrap();
+        fs::write(root.join("usr/bin/qemu"), "program").unwrap();
+        fs::write(root.join("library"), "library").unwrap();
+        symlink("usr/bin/qemu", root.join("link")).unwrap();
+        write(root).unwrap();
+        folder
+    }
+
+    fn damage(change: impl FnOnce(&Path)) -> String {
+        let copy = copy();
+        assert!(check(copy.path()).is_ok());
+        change(copy.path());
+        check(copy.path()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_copy_that_is_not_there_is_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        assert!(matches!(check(&root), Err(Damage::Absent)));
+        assert!(!exists(&root));
+    }
+
+    #[test]
+    fn every_kind_of_damage_is_noticed() {
+        assert_eq!(damage(|root| fs::write(root.join("library"), "Library").unwrap()), "library has changed");
+        assert_eq!(damage(|root| fs::write(root.join("library"), "lib").unwrap()), "library has changed");
+        assert!(damage(|root| fs::remove_file(root.join("usr/bin/qemu")).unwrap()).starts_with("usr/bin/qemu: "));
+        assert!(damage(|root| fs::write(root.join(NAME), "[{").unwrap()).starts_with("its manifest"));
+        assert!(damage(|root| fs::remove_file(root.join(NAME)).unwrap()).starts_with(NAME));
+        let relinked = damage(|root| {
+            fs::remove_file(root.join("link")).unwrap();
+            symlink("library", root.join("link")).unwrap();
+        });
+        assert_eq!(relinked, "link has changed");
+    }
+
+    #[test]
+    fn a_copy_of_the_copy_is_as_good() {
+        let copy = copy();
+        let library = copy.path().join("library");
+        fs::write(&library, "library").unwrap();
+        assert!(check(copy.path()).is_ok());
+    }
+}

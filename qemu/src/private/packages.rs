@@ -178,3 +178,64 @@ fn progress(what: &'static str, total: u64, counts: &str) -> ProgressBar {
         Err(_) => bar,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn package() -> Package {
+        Package { file: "libc6_2%3a1_amd64.deb".to_owned(), bytes: 3, sha256: ABC.to_owned() }
+    }
+
+    #[test]
+    fn apt_s_list_is_understood() {
+        let line = |file: &str| format!("'mirror://a/b%20c.deb' {file} 3 SHA256:{ABC}");
+        assert_eq!(parse_uri_line(&line("libc6_2%3a1_amd64.deb")), Some(package()));
+        assert_eq!(parse_uri_line(&line("../escape.deb")), None);
+        assert_eq!(parse_uri_line("After this operation, 179 MB"), None);
+        assert_eq!(parse_uri_line("'mirror://a' b.deb 3 MD5Sum:00"), None);
+    }
+
+    #[test]
+    fn damaged_packages_are_removed_and_missing_ones_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(package().file);
+        let missing = || remove_damaged(&[package()], folder.path()).unwrap();
+        assert_eq!(missing(), [package().file]);
+        fs::write(&path, "abd").unwrap();
+        assert_eq!(missing(), [package().file]);
+        assert!(!path.exists());
+        fs::write(&path, "abc").unwrap();
+        assert!(missing().is_empty());
+    }
+
+    #[test]
+    fn progress_counts_whole_and_partial_files() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(bytes_present(folder.path(), &package()), 0);
+        fs::create_dir(folder.path().join("partial")).unwrap();
+        fs::write(folder.path().join("partial").join(package().file), "a").unwrap();
+        assert_eq!(bytes_present(folder.path(), &package()), 1);
+        fs::write(folder.path().join(package().file), "abc").unwrap();
+        assert_eq!(bytes_present(folder.path(), &package()), 3);
+    }
+
+    #[test]
+    fn apt_s_own_error_is_told() {
+        let messages = b"W: a warning\nE: Unable to fetch some archives\nE: Aborted\nW: another\n";
+        assert_eq!(last_line(messages), "E: Aborted");
+        assert_eq!(last_line(b"tar: broken\n\n"), "tar: broken");
+        assert_eq!(last_line(b""), "it said nothing");
+    }
+
+    #[test]
+    fn a_package_that_is_none_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("broken.deb");
+        fs::write(&file, "no archive").unwrap();
+        let error = unpack(&[file], &folder.path().join("root")).unwrap_err();
+        assert!(matches!(error, PrivateError::Unpack { package, .. } if package == "broken.deb"));
+    }
+}
