@@ -6,7 +6,7 @@
 
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::addr::PhysAddr;
 use crate::platform::{DmaBlock, OutOfDmaMemory, Platform};
@@ -14,10 +14,11 @@ use crate::platform::{DmaBlock, OutOfDmaMemory, Platform};
 /// A zeroed, physically contiguous block of words, freed on drop.
 ///
 /// Dropping one that hardware can still reach would be a hole: its owner makes it unreachable first, or keeps it for
-/// good ([`DmaMemory::leak`]).
+/// good ([`DmaMemory::keep`]).
 pub struct DmaMemory<P: Platform> {
     platform: &'static P,
     block: DmaBlock,
+    kept: AtomicBool,
 }
 
 // SAFETY: the block is owned, and reached only through atomics.
@@ -36,7 +37,7 @@ impl<P: Platform> DmaMemory<P> {
         let out = OutOfDmaMemory { size_bytes, alignment_bytes };
         let size_bytes = size_bytes.max(8).checked_next_multiple_of(8).ok_or(out)?;
         let block = platform.allocate(size_bytes, alignment_bytes.max(8))?;
-        Ok(Self { platform, block })
+        Ok(Self { platform, block, kept: AtomicBool::new(false) })
     }
 
     /// Where the SMMU finds the block.
@@ -73,16 +74,66 @@ impl<P: Platform> DmaMemory<P> {
         }
     }
 
-    /// Gives the block up for good: for memory that hardware may still reach after an error.
-    pub fn leak(self) {
-        core::mem::forget(self);
+    /// Never gives the block back: for memory that hardware may still reach after an error.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
     }
 }
 
 impl<P: Platform> Drop for DmaMemory<P> {
     fn drop(&mut self) {
-        // SAFETY: the block came from `allocate` and is freed once; its owner made it unreachable for hardware.
-        unsafe { self.platform.free(self.block) }
+        if !self.kept.load(Ordering::Relaxed) {
+            // SAFETY: the block came from `allocate` and is freed once; its owner made it unreachable for hardware.
+            unsafe { self.platform.free(self.block) }
+        }
+    }
+}
+
+/// Blocks of one size that are found again through the physical addresses in hardware's own descriptors, so that tables
+/// of tables need no list beside them.
+///
+/// Whoever uses it holds the invariant that makes it sound: an address passed to [`words`](Self::words) or
+/// [`unlink`](Self::unlink) came from [`link`](Self::link) of the same value and has not been unlinked. Descriptors that
+/// only this crate writes are a safe place to keep it; memory that hardware or a guest writes is not.
+#[derive(Debug)]
+pub(crate) struct LinkedMemory<P: Platform> {
+    platform: &'static P,
+    /// Size and alignment of every block.
+    block_bytes: usize,
+}
+
+impl<P: Platform> LinkedMemory<P> {
+    pub(crate) const fn new(platform: &'static P, block_bytes: usize) -> Self {
+        Self { platform, block_bytes }
+    }
+
+    /// Allocates a zeroed block; drop it or [`link`](Self::link) it.
+    pub(crate) fn allocate(&self) -> Result<DmaMemory<P>, OutOfDmaMemory> {
+        DmaMemory::allocate(self.platform, self.block_bytes, self.block_bytes)
+    }
+
+    /// Hands a block of [`allocate`](Self::allocate) over to the descriptor that will hold its address.
+    pub(crate) fn link(&self, block: DmaMemory<P>) -> PhysAddr {
+        block.keep();
+        block.physical()
+    }
+
+    /// The words of a linked block.
+    pub(crate) fn words(&self, physical: PhysAddr) -> &[AtomicU64] {
+        let start = self.platform.pointer(physical).cast();
+        // SAFETY: by the type's invariant this is a block from `allocate`, valid until it is unlinked and freed.
+        unsafe { core::slice::from_raw_parts(start.as_ptr(), self.block_bytes / 8) }
+    }
+
+    /// Takes a block back that nothing reaches any more; dropping it frees it.
+    pub(crate) fn unlink(&self, physical: PhysAddr) -> DmaMemory<P> {
+        let block = DmaBlock {
+            pointer: self.platform.pointer(physical),
+            physical,
+            size_bytes: self.block_bytes,
+            alignment_bytes: self.block_bytes,
+        };
+        DmaMemory { platform: self.platform, block, kept: AtomicBool::new(false) }
     }
 }
 

@@ -95,6 +95,16 @@ pub unsafe trait Platform: Sync + 'static {
     /// Where the CPU sees memory that [`allocate`](Self::allocate) returned, or any byte inside it.
     fn pointer(&self, physical: PhysAddr) -> NonNull<u8>;
 
+    /// Where hardware sees the byte at `pointer`, or `None` if that is not ordinary memory. For buffers that a driver
+    /// hands to a device: any memory of the kernel, not only what [`allocate`](Self::allocate) returned.
+    fn physical(&self, pointer: NonNull<u8>) -> Option<PhysAddr>;
+
+    /// Size of the CPUs' virtual addresses in bits: I/O virtual addresses get no wider. 48 unless said otherwise
+    /// (ID_AA64MMFR2_EL1.VARange).
+    fn virtual_address_bits(&self) -> u8 {
+        48
+    }
+
     /// Makes every earlier store to DMA memory observable by the SMMU before any later register write
     /// (`dsb ishst` for memory, `dsb st` if registers are mapped as Device memory).
     fn write_barrier(&self);

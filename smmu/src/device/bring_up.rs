@@ -1,0 +1,123 @@
+//! From power-on, or from whatever firmware left behind, to an SMMU that aborts every stream (IHI 0070, 3.11); and back.
+//!
+//! The order is the point. Traffic is aborted from the first register write on: GBPA.ABORT is in force before SMMUEN
+//! falls, and stays in force while the SMMU is off.
+
+use super::control::Control;
+use super::features::Features;
+use super::{DeviceError, Smmu};
+use crate::arch::command::Command;
+use crate::arch::registers::{
+    CR0, CR0ACK, CR1, CR2, EVENTQ_IRQ_CFG0, GBPA, GERROR_IRQ_CFG0, IRQ_CTRL, IRQ_CTRLACK, REGISTERS_BYTES, STRTAB_BASE,
+    STRTAB_BASE_CFG,
+};
+use crate::platform::{Platform, Registers};
+
+/// Looks at the hardware, stops it with all traffic aborted, and says what it can do.
+pub(super) fn quiesce<P: Platform>(control: &Control<P>, firmware_coherent: bool) -> Result<Features, DeviceError> {
+    let found_bytes = control.registers().length_bytes();
+    if found_bytes < REGISTERS_BYTES {
+        return Err(DeviceError::RegistersTooSmall { found_bytes, needed_bytes: REGISTERS_BYTES });
+    }
+    let features = Features::read(control, firmware_coherent)?;
+    stop(control)?;
+    Ok(features)
+}
+
+/// Switches translation, queues and interrupts off, with every transaction aborted from before to after.
+pub(super) fn stop<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
+    abort_while_disabled(control)?;
+    control.write(CR0, 0);
+    control.wait(CR0ACK, CR0_KNOWN, 0)?;
+    control.write(IRQ_CTRL, 0);
+    control.wait(IRQ_CTRLACK, IRQ_CTRL_KNOWN, 0)
+}
+
+/// Sets GBPA.ABORT by its update protocol (IHI 0070, 6.3.15).
+fn abort_while_disabled<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
+    let update = GBPA::UPDATE::SET.value;
+    control.wait(GBPA, update, 0)?;
+    let value = control.read(GBPA).get() | GBPA::ABORT::SET.value | update;
+    control.write(GBPA, value);
+    control.wait(GBPA, update, 0)
+}
+
+/// Whether GBPA took the abort: parts older than the architecture's GBPA (early emulators) ignore it.
+pub(super) fn aborts_while_disabled<P: Platform>(control: &Control<P>) -> bool {
+    control.read(GBPA).is_set(GBPA::ABORT)
+}
+
+/// The CR0 fields that this driver sets or must see cleared.
+const CR0_KNOWN: u32 = CR0::SMMUEN::SET.value
+    | CR0::PRIQEN::SET.value
+    | CR0::EVENTQEN::SET.value
+    | CR0::CMDQEN::SET.value
+    | CR0::ATSCHK::SET.value;
+
+/// Likewise for IRQ_CTRL.
+const IRQ_CTRL_KNOWN: u32 =
+    IRQ_CTRL::GERROR_IRQEN::SET.value | IRQ_CTRL::PRIQ_IRQEN::SET.value | IRQ_CTRL::EVENTQ_IRQEN::SET.value;
+
+impl<P: Platform> Smmu<P> {
+    /// Programs a quiesced SMMU and switches it on. Every stream aborts before, during and after.
+    pub(super) fn start(&self) -> Result<(), DeviceError> {
+        self.control.write(CR1, self.access_attributes());
+        self.control.write(CR2, (CR2::PTM::SET + CR2::RECINVSID::SET).value);
+        let (base, config) = self.streams.registers();
+        self.control.write64(STRTAB_BASE, base);
+        self.control.write(STRTAB_BASE_CFG, config);
+        self.control.platform().write_barrier();
+
+        self.commands.program(&self.control);
+        let mut enabled = CR0::CMDQEN::SET.value;
+        self.enable(enabled)?;
+        // Reset leaves the caches' contents unknown. Configuration goes first: an old STE could refill the TLB.
+        self.run([Command::CfgiAll])?;
+        self.run(self.features.hyp().then_some(Command::TlbiEl2All).into_iter().chain([Command::TlbiNsnhAll]))?;
+
+        self.events.program(&self.control);
+        enabled |= CR0::EVENTQEN::SET.value;
+        self.enable(enabled)?;
+        self.enable(enabled | CR0::SMMUEN::SET.value)
+    }
+
+    /// Writes CR0 and waits until CR0ACK shows it.
+    fn enable(&self, value: u32) -> Result<(), DeviceError> {
+        self.control.write(CR0, value);
+        self.control.wait(CR0ACK, CR0_KNOWN, value)
+    }
+
+    /// CR1: how the SMMU reads tables and queues.
+    fn access_attributes(&self) -> u32 {
+        if self.features.coherent() {
+            (CR1::QUEUE_IC::WriteBack
+                + CR1::QUEUE_OC::WriteBack
+                + CR1::QUEUE_SH::InnerShareable
+                + CR1::TABLE_IC::WriteBack
+                + CR1::TABLE_OC::WriteBack
+                + CR1::TABLE_SH::InnerShareable)
+                .value
+        } else {
+            (CR1::QUEUE_SH::OuterShareable + CR1::TABLE_SH::OuterShareable).value
+        }
+    }
+
+    /// Lets the SMMU raise its event and global-error interrupts (IHI 0070, 3.18).
+    ///
+    /// Call it once the handlers are in place. What happened before raises no interrupt, so look at both afterwards:
+    /// [`drain_events`](Self::drain_events) and [`handle_global_errors`](Self::handle_global_errors).
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Timeout`] if IRQ_CTRLACK does not follow.
+    pub fn enable_interrupts(&self) -> Result<(), DeviceError> {
+        if self.features.message_interrupts() {
+            // An address of 0 keeps the wired lines in use.
+            self.control.write64(GERROR_IRQ_CFG0, 0);
+            self.control.write64(EVENTQ_IRQ_CFG0, 0);
+        }
+        let enabled = (IRQ_CTRL::GERROR_IRQEN::SET + IRQ_CTRL::EVENTQ_IRQEN::SET).value;
+        self.control.write(IRQ_CTRL, enabled);
+        self.control.wait(IRQ_CTRLACK, IRQ_CTRL_KNOWN, enabled)
+    }
+}

@@ -1,0 +1,142 @@
+//! What can go wrong with one SMMU, in values and in words.
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::addr::StreamId;
+use crate::arch::command::CommandError;
+use crate::platform::OutOfDmaMemory;
+
+/// An error of one SMMU. Whatever was begun has been undone, unless the variant says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The identification registers read all ones: the SMMU has no power or no clock, or nothing is there.
+    PoweredOff {
+        /// The register that was read.
+        register: &'static str,
+    },
+    /// The register block is smaller than its two 64 KiB pages.
+    RegistersTooSmall {
+        /// Length of the block in bytes.
+        found_bytes: usize,
+        /// The least it must have, in bytes.
+        needed_bytes: usize,
+    },
+    /// The hardware lacks something without which it cannot be driven.
+    Unsupported {
+        /// The register that says so.
+        register: &'static str,
+        /// What it read as.
+        found: u32,
+        /// What would be needed.
+        needed: &'static str,
+    },
+    /// A register did not take the awaited value in time.
+    Timeout {
+        /// The register.
+        register: &'static str,
+        /// The awaited value of the bits in `mask`.
+        expected: u32,
+        /// What was read last.
+        found: u32,
+        /// The bits that were compared.
+        mask: u32,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// CMDQ_CONS went past CMDQ_PROD: the hardware or its registers are broken.
+    QueueCorrupt {
+        /// The consumer register.
+        register: &'static str,
+        /// Its value.
+        found: u32,
+        /// The producer's value that it contradicts.
+        producer: u32,
+    },
+    /// The SMMU was closed after an error; all traffic through it aborts.
+    Closed,
+    /// The SMMU refused a command. It was replaced and the queue runs on.
+    Command(CommandError),
+    /// No memory for queues or tables.
+    OutOfDmaMemory(OutOfDmaMemory),
+    /// The StreamID lies outside what the SMMU can tell apart.
+    StreamOutOfRange {
+        /// The StreamID.
+        stream: StreamId,
+        /// How many bits a StreamID has here.
+        stream_id_bits: u8,
+    },
+    /// The stream is attached already; detach it first.
+    StreamInUse {
+        /// The StreamID.
+        stream: StreamId,
+    },
+    /// The stream is not attached.
+    StreamNotAttached {
+        /// The StreamID.
+        stream: StreamId,
+    },
+    /// The SMMU did not confirm that it forgot the stream's entry. The stream stays claimed, and the memory that its entry
+    /// leads to must be kept.
+    StreamStuck {
+        /// The StreamID.
+        stream: StreamId,
+    },
+    /// Every ASID or VMID is in use.
+    OutOfIds {
+        /// `"ASID"` or `"VMID"`.
+        kind: &'static str,
+        /// How many there are.
+        count: u32,
+    },
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PoweredOff { register } => write!(
+                f,
+                "{register} reads all ones: the SMMU is powered off or not at this address; switch it on or correct its reg property"
+            ),
+            Self::RegistersTooSmall { found_bytes, needed_bytes } => {
+                write!(f, "the register block has {found_bytes:#x} bytes, an SMMUv3 has {needed_bytes:#x}")
+            }
+            Self::Unsupported { register, found, needed } => {
+                write!(f, "{register} is {found:#010x}: this driver needs {needed}")
+            }
+            Self::Timeout { register, expected, found, mask, waited } => write!(
+                f,
+                "{register} did not become {expected:#x} (mask {mask:#x}) within {} ms; it reads {found:#x}",
+                waited.as_millis()
+            ),
+            Self::QueueCorrupt { register, found, producer } => {
+                write!(f, "{register} reads {found:#x}, which is past the producer's {producer:#x}")
+            }
+            Self::Closed => f.write_str("the SMMU was closed after an error and aborts all traffic"),
+            Self::Command(error) => write!(f, "the SMMU refused a command: {error}"),
+            Self::OutOfDmaMemory(error) => error.fmt(f),
+            Self::StreamOutOfRange { stream, stream_id_bits } => {
+                write!(
+                    f,
+                    "StreamID {stream} does not fit the {stream_id_bits} bits of this SMMU; check iommus and iommu-map"
+                )
+            }
+            Self::StreamInUse { stream } => write!(f, "StreamID {stream} is attached already; detach it first"),
+            Self::StreamNotAttached { stream } => write!(f, "StreamID {stream} is not attached"),
+            Self::StreamStuck { stream } => write!(
+                f,
+                "the SMMU did not confirm that StreamID {stream} aborts; its tables stay allocated, reset the SMMU"
+            ),
+            Self::OutOfIds { kind, count } => write!(f, "all {count} {kind}s are in use"),
+        }
+    }
+}
+
+impl core::error::Error for DeviceError {}
+
+impl From<OutOfDmaMemory> for DeviceError {
+    fn from(error: OutOfDmaMemory) -> Self {
+        Self::OutOfDmaMemory(error)
+    }
+}
