@@ -122,6 +122,7 @@ impl<'a> Apt<'a> {
             "// Hooks of the system's configuration could touch the system.\n\
              #clear APT::Update;\n\
              #clear DPkg;\n\
+             APT::Update::Error-Mode \"any\";\n\
              Dir::State \"{folder}\";\n\
              Dir::State::lists \"{folder}/lists\";\n\
              Dir::State::status \"{folder}/status\";\n\

@@ -40,15 +40,7 @@ pub(super) fn obtain(folder: &Path, lock: &File) -> Result<Vec<PathBuf>, Private
         return Ok(paths(&packages, &apt.archives()));
     }
     eprintln!("fetching a private copy of QEMU, as there is none here that can do everything");
-    let mut result = Err(PrivateError::Unsupported);
-    for source in Apt::sources()? {
-        result = download(&apt, &source);
-        match &result {
-            Ok(_) => break,
-            Err(error) => eprintln!("{error}"),
-        }
-    }
-    let packages = result?;
+    let packages = download_from_any(&apt)?;
     let json = serde_json::to_vec_pretty(&packages).map_err(io::Error::from).map_err(at(&list))?;
     workspace::write_whole(&list, &json).map_err(at(&list))?;
     Ok(paths(&packages, &apt.archives()))
@@ -66,7 +58,7 @@ pub(super) fn unpack(packages: &[PathBuf], root: &Path) -> Result<(), PrivateErr
         };
         let output = unpacked.map_err(|error| failed(error.to_string()))?;
         if !output.status.success() {
-            return Err(failed(last_line(&output.stderr)));
+            return Err(failed(telling_line(&output.stderr)));
         }
         progress.inc(1);
     }
@@ -76,6 +68,21 @@ pub(super) fn unpack(packages: &[PathBuf], root: &Path) -> Result<(), PrivateErr
 
 fn paths(packages: &[Package], archives: &Path) -> Vec<PathBuf> {
     packages.iter().map(|package| archives.join(&package.file)).collect()
+}
+
+/// Downloads all packages of the first source that has them. The error is that of the best source.
+fn download_from_any(apt: &Apt<'_>) -> Result<Vec<Package>, PrivateError> {
+    let mut first_error = None;
+    for source in Apt::sources()? {
+        match download(apt, &source) {
+            Ok(packages) => return Ok(packages),
+            Err(error) => {
+                eprintln!("{error}");
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    Err(first_error.unwrap_or(PrivateError::Unsupported))
 }
 
 /// Downloads all packages of one source.
@@ -119,7 +126,7 @@ fn fetch(apt: &Apt<'_>, packages: &[Package]) -> Result<(), String> {
         }
     };
     progress.finish_and_clear();
-    if status.success() { Ok(()) } else { Err(last_line(&fs::read(&log).unwrap_or_default())) }
+    if status.success() { Ok(()) } else { Err(telling_line(&fs::read(&log).unwrap_or_default())) }
 }
 
 /// How much of a package has arrived, in bytes.
@@ -159,14 +166,14 @@ fn finished(output: io::Result<Output>) -> Result<String, String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(last_line(&output.stderr))
+    Err(telling_line(&output.stderr))
 }
 
-/// The last line that is an error of apt's, else the last line.
-fn last_line(messages: &[u8]) -> String {
+/// The first line that is an error of apt's, which the others follow from; else the last line.
+fn telling_line(messages: &[u8]) -> String {
     let text = String::from_utf8_lossy(messages);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let error = lines.iter().rfind(|line| line.starts_with("E: ")).or(lines.last());
+    let error = lines.iter().find(|line| line.starts_with("E: ")).or(lines.last());
     error.copied().unwrap_or("it said nothing").to_owned()
 }
 
@@ -225,9 +232,9 @@ mod tests {
     #[test]
     fn apt_s_own_error_is_told() {
         let messages = b"W: a warning\nE: Unable to fetch some archives\nE: Aborted\nW: another\n";
-        assert_eq!(last_line(messages), "E: Aborted");
-        assert_eq!(last_line(b"tar: broken\n\n"), "tar: broken");
-        assert_eq!(last_line(b""), "it said nothing");
+        assert_eq!(telling_line(messages), "E: Unable to fetch some archives");
+        assert_eq!(telling_line(b"tar: broken\n\n"), "tar: broken");
+        assert_eq!(telling_line(b""), "it said nothing");
     }
 
     #[test]
