@@ -1,11 +1,12 @@
 //! What is peculiar to bridges: the registers that say which buses and addresses they forward (PCI-to-PCI Bridge
-//! Architecture Specification 1.2, 3.2.5).
+//! Architecture Specification 1.2, 3.2.5), and in whose name they do it.
 
 use core::ops::Range;
 
-use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
+use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction, PciRoot};
 
 use super::Ecam;
+use super::function::requester_id;
 
 const BUS_NUMBERS: u8 = 0x18;
 const IO_WINDOW: u8 = 0x1c;
@@ -21,6 +22,12 @@ const CLOSED: u32 = 0x0000_fff0;
 const IO_CLOSED: u32 = 0x00f0;
 /// In PREFETCHABLE_WINDOW: the window has 64-bit addresses.
 const IS_64_BIT: u32 = 1;
+
+/// ID of the PCI Express capability, and the device/port type of a PCI Express to PCI bridge in bits 7:4 of its register.
+const EXPRESS_CAPABILITY: u8 = 0x10;
+const EXPRESS_TO_PCI: u16 = 7;
+/// The most capabilities that fit configuration space.
+const MAX_CAPABILITIES: usize = (256 - 64) / 4;
 
 /// Makes a bridge forward nothing: no bus, no address.
 pub(super) fn close(ecam: &mut Ecam, bridge: DeviceFunction) {
@@ -57,4 +64,18 @@ fn window(addresses: &Range<u64>) -> u32 {
     }
     let (base, limit) = (addresses.start as u32, (addresses.end - 1) as u32);
     limit & 0xfff0_0000 | base >> 16 & 0xfff0
+}
+
+/// The Requester ID that a bridge gives to what it forwards from its `secondary` bus; `None` if each transaction keeps its
+/// own, as behind all ports of PCI Express. A bridge to a conventional bus has to lend one, there being none on such a bus
+/// (PCI Express to PCI/PCI-X Bridge Specification 1.0, 2.3).
+pub(super) fn alias(configuration: &PciRoot<Ecam>, bridge: DeviceFunction, secondary: u8) -> Option<u16> {
+    let mut capabilities = configuration.capabilities(bridge).take(MAX_CAPABILITIES);
+    match capabilities.find(|capability| capability.id == EXPRESS_CAPABILITY) {
+        None => Some(requester_id(bridge)),
+        Some(express) if express.private_header >> 4 & 0xf == EXPRESS_TO_PCI => {
+            Some(requester_id(DeviceFunction { bus: secondary, device: 0, function: 0 }))
+        }
+        Some(_) => None,
+    }
 }

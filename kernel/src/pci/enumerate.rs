@@ -10,7 +10,7 @@ use virtio_drivers::transport::pci::bus::{
     BarInfo, Command, ConfigurationAccess, DeviceFunction, DeviceFunctionInfo, HeaderType, MemoryBarType, PciRoot,
 };
 
-use super::function::{Bar, PciFunction};
+use super::function::{Bar, PciFunction, requester_id};
 use super::window::Window;
 use super::{Ecam, HostBridge, PciError, bridge};
 
@@ -42,6 +42,8 @@ struct Upstream {
     bridges: Vec<DeviceFunction>,
     /// Whether all of them can forward a prefetchable window above 4 GiB.
     forwards_high: bool,
+    /// The Requester ID that one of them puts in place of those of the functions behind it.
+    alias: Option<u16>,
 }
 
 impl Enumeration {
@@ -59,7 +61,7 @@ impl Enumeration {
         let roots: Vec<u8> = buses.filter(|&bus| !this.present(bus).is_empty()).collect();
         for (index, &root) in roots.iter().enumerate() {
             let last_bus = roots.get(index + 1).map_or(host.last_bus, |next| next - 1);
-            this.scan(root, last_bus, &Upstream { bridges: Vec::new(), forwards_high: true });
+            this.scan(root, last_bus, &Upstream { bridges: Vec::new(), forwards_high: true, alias: None });
         }
         this
     }
@@ -107,8 +109,9 @@ impl Enumeration {
             self.silence(address, &info);
             let is_bridge = info.header_type == HeaderType::PciPciBridge;
             let bars = self.assign_bars(address, info.header_type, upstream);
+            let requester_id = upstream.alias.unwrap_or(requester_id(address));
             let bridges = upstream.bridges.clone();
-            self.functions.push(PciFunction { address, info, bars, bridges, configuration: self.ecam });
+            self.functions.push(PciFunction { address, info, requester_id, bars, bridges, configuration: self.ecam });
             if is_bridge {
                 used = self.scan_behind(address, used, last_bus, upstream);
             }
@@ -126,9 +129,11 @@ impl Enumeration {
         };
         bridge::set_bus_numbers(&mut self.ecam, address, secondary, last_bus);
         let forwards_high = upstream.forwards_high && bridge::forwards_high(&self.ecam, address);
+        // Where one such bridge lies behind another, the outer has the last word.
+        let alias = upstream.alias.or_else(|| bridge::alias(&PciRoot::new(self.ecam), address, secondary));
         let bridges = upstream.bridges.iter().copied().chain([address]).collect();
         let start = self.boundaries();
-        let subordinate = self.scan(secondary, last_bus, &Upstream { bridges, forwards_high });
+        let subordinate = self.scan(secondary, last_bus, &Upstream { bridges, forwards_high, alias });
         let end = self.boundaries();
         bridge::set_bus_numbers(&mut self.ecam, address, secondary, subordinate);
         bridge::set_windows(&mut self.ecam, address, start.0..end.0, start.1..end.1);

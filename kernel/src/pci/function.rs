@@ -67,17 +67,18 @@ pub struct PciFunction {
     pub info: DeviceFunctionInfo,
     /// The memory BARs that have an address, by number; I/O BARs are left unassigned and switched off.
     pub bars: [Option<Bar>; 6],
+    pub(super) requester_id: u16,
     /// The bridges between the host bridge and the function, outermost first.
     pub(super) bridges: Vec<DeviceFunction>,
     pub(super) configuration: Ecam,
 }
 
 impl PciFunction {
-    /// The Requester ID that the function's transactions bear (PCI Express Base Specification, 2.2.6.2): bus in bits
-    /// 15:8, device in 7:3, function in 2:0. It is what `iommu-map` translates.
+    /// The Requester ID that the function's transactions bear when they reach the host bridge, which is what `iommu-map`
+    /// translates: its own address, or that of a bridge, which lends it to all functions on the conventional bus behind it.
     #[must_use]
     pub fn requester_id(&self) -> u16 {
-        u16::from(self.address.bus) << 8 | u16::from(self.address.device) << 3 | u16::from(self.address.function)
+        self.requester_id
     }
 
     /// Reads the 32-bit register at `offset` (a multiple of 4, in bytes) of the function's configuration space.
@@ -125,6 +126,11 @@ impl PciFunction {
         let (_, command) = configuration.get_status_command(address);
         configuration.set_command(address, change(command));
     }
+}
+
+/// An address as a Requester ID (PCI Express Base Specification, 2.2.6.2): bus in bits 15:8, device in 7:3, function in 2:0.
+pub(super) fn requester_id(address: DeviceFunction) -> u16 {
+    u16::from(address.bus) << 8 | u16::from(address.device) << 3 | u16::from(address.function)
 }
 
 impl fmt::Display for PciFunction {
