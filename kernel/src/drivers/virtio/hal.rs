@@ -2,7 +2,8 @@
 //! through a number in that type.
 //!
 //! Each device in use occupies a slot of a static table; the crate's types for it are instantiated for [`SlotHal`] with
-//! that slot's number, and so allocate, map and unmap in the domain of that device and of no other.
+//! that slot's number, and so allocate, map and unmap in the domain of that device and of no other. What occupies a slot is
+//! behind an `Arc`, because mapping may wait for an SMMU, and no lock is held meanwhile.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -130,6 +131,7 @@ impl<const SLOT: usize> Slot<SLOT> {
 impl<const SLOT: usize> Drop for Slot<SLOT> {
     fn drop(&mut self) {
         self.take_back();
+        // The record itself goes with the last `Arc`, which is this slot's own: after the lock has been released.
         if let Some(entry) = TABLE.get(SLOT) {
             *entry.lock() = None;
         }
