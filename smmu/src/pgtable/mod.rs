@@ -1,1 +1,177 @@
-//! Under construction.
+//! Translation tables in memory: VMSAv8-64, stage 1 (the lower half, TTB0) and stage 2, with granules of 4, 16 and
+//! 64 KiB (Arm ARM, D8.2; IHI 0070, 3.4).
+//!
+//! What lives here: mapping, unmapping and looking up, without locks and without a heap. What does not: the bits of a
+//! descriptor ([`crate::arch::descriptor`]), invalidation ([`crate::device`]), and who owns which addresses
+//! ([`crate::iommu`]).
+//!
+//! Two rules keep hardware and the CPUs out of each other's way:
+//!
+//! * A table is removed only by an unmap that covers all the addresses it serves. Whoever maps or unmaps other addresses
+//!   is then nowhere near it. A table that was emptied piece by piece stays for reuse: a kernel that maps and unmaps
+//!   the same few addresses all day allocates once. It goes with an unmap that covers it, or with the whole [`PageTable`].
+//! * A removed table is given back twice: by the caller ([`Unmapped::free`]), once the SMMU has forgotten it, and by the
+//!   last method that was running when it was removed, which may still be reading it.
+
+mod error;
+mod geometry;
+mod map;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod unmap;
+mod walk;
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+pub use error::{MapError, TableError, UnmapError};
+pub use unmap::Unmapped;
+pub use walk::{Translation, Walk};
+
+pub use crate::arch::descriptor::{Access, MemoryType, Stage};
+
+use crate::addr::{Iova, PhysAddr};
+use crate::arch::attributes::{Granule, Mair};
+use crate::arch::descriptor::Format;
+use crate::memory::DmaMemory;
+use crate::platform::Platform;
+use geometry::Geometry;
+use tables::{TableList, Tables, Visit};
+
+/// What a page table is to be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableConfig {
+    /// The stage.
+    pub stage: Stage,
+    /// The granule. The SMMU must support it (IDR5).
+    pub granule: Granule,
+    /// Bits of an input address, 32 to 48; at stage 2 no more than `output_bits`.
+    pub input_bits: u8,
+    /// Bits of an output address, as CD.IPS or STE.S2PS will say: 32, 36, 40, 42, 44 or 48.
+    pub output_bits: u8,
+    /// Whether the SMMU's table walks snoop the CPUs' caches. If not, every change is cleaned to memory.
+    pub coherent: bool,
+}
+
+/// A page table, empty at first.
+///
+/// All methods may run on several CPUs at once. Maps and unmaps of disjoint ranges do not disturb each other. If the
+/// ranges overlap, which is the caller's mistake, memory stays safe, but what ends up mapped is anyone's guess and tables
+/// may leak.
+///
+/// Dropping it frees all tables: no STE or CD may point at it then, nor any TLB or walk cache remember it.
+pub struct PageTable<P: Platform> {
+    platform: &'static P,
+    config: TableConfig,
+    format: Format,
+    geometry: Geometry,
+    root: DmaMemory<P>,
+    tables: Tables<P>,
+    kept: AtomicBool,
+}
+
+impl<P: Platform> PageTable<P> {
+    /// The memory attributes that stage-1 descriptors refer to: CD.MAIR0 and MAIR1.
+    pub const MAIR: Mair = MemoryType::MAIR;
+
+    /// Allocates an empty page table.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if the sizes are out of range or there is no memory for the root.
+    pub fn new(platform: &'static P, config: &TableConfig) -> Result<Self, TableError> {
+        let geometry = Geometry::new(config)?;
+        let root_bytes = geometry.root_bytes();
+        let root = DmaMemory::allocate(platform, root_bytes, root_bytes)?;
+        let table = Self {
+            platform,
+            config: *config,
+            format: Format { stage: config.stage, granule: config.granule },
+            geometry,
+            root,
+            tables: Tables::new(platform, config.granule),
+            kept: AtomicBool::new(false),
+        };
+        // Not even the zeroes have reached memory yet.
+        table.clean(table.root.words());
+        platform.write_barrier();
+        Ok(table)
+    }
+
+    /// What the page table is like.
+    #[must_use]
+    pub fn config(&self) -> &TableConfig {
+        &self.config
+    }
+
+    /// The start-level table, for CD.TTB0 or STE.S2TTB: aligned to its size, concatenated tables counted as one.
+    #[must_use]
+    pub fn root(&self) -> PhysAddr {
+        self.root.physical()
+    }
+
+    /// CD.T0SZ or STE.S2T0SZ: 64 minus the bits of an input address.
+    #[must_use]
+    pub fn t0sz(&self) -> u8 {
+        64 - self.config.input_bits
+    }
+
+    /// The level at which walks start, 0 to 2.
+    #[must_use]
+    pub fn start_level(&self) -> u8 {
+        self.geometry.start_level
+    }
+
+    /// STE.S2SL0: the start level in stage 2's code, which depends on the granule (IHI 0070, 5.2).
+    #[must_use]
+    pub fn sl0(&self) -> u8 {
+        self.geometry.sl0(self.config.granule)
+    }
+
+    /// Never gives the tables' memory back: for a page table that an SMMU may go on walking after an error.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+        self.root.keep();
+    }
+
+    /// Frees all tables but the root.
+    fn free_tables(&mut self) {
+        let mut list = TableList::EMPTY;
+        let visit = self.visit();
+        visit.gather_below(visit.root(), &mut list);
+        drop(visit);
+        self.tables.free_now(list);
+        self.tables.free_waiting();
+    }
+
+    fn visit(&self) -> Visit<'_, P> {
+        Visit::new(self)
+    }
+
+    /// Makes stores to descriptors visible to an SMMU that does not snoop, once a barrier follows.
+    fn clean(&self, words: &[core::sync::atomic::AtomicU64]) {
+        if !self.config.coherent {
+            self.platform.clean_cache(core::ptr::NonNull::from(words).cast(), size_of_val(words));
+        }
+    }
+
+    /// Whether `size_bytes` bytes at `iova` are input addresses.
+    fn is_input(&self, iova: Iova, size_bytes: u64) -> bool {
+        iova.checked_add(size_bytes).is_some_and(|end| end.get() <= 1 << self.config.input_bits)
+    }
+}
+
+impl<P: Platform> Drop for PageTable<P> {
+    fn drop(&mut self) {
+        if !self.kept.load(Ordering::Relaxed) {
+            self.free_tables();
+        }
+    }
+}
+
+impl<P: Platform> fmt::Debug for PageTable<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageTable").field("config", &self.config).field("root", &self.root()).finish_non_exhaustive()
+    }
+}

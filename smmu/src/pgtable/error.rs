@@ -1,0 +1,196 @@
+//! What can go wrong, with the values that made it go wrong.
+
+use core::fmt;
+
+use crate::addr::{Iova, PhysAddr};
+use crate::arch::attributes::Granule;
+use crate::platform::OutOfDmaMemory;
+
+/// Why a page table could not be created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableError {
+    /// The input address size is not one of 32 to 48 bits.
+    InputBits {
+        /// What was asked for.
+        input_bits: u8,
+    },
+    /// The output address size is not one that IPS and S2PS can express.
+    OutputBits {
+        /// What was asked for.
+        output_bits: u8,
+    },
+    /// A stage-2 input address would be wider than the output address (Arm ARM, D8.2.8: the least T0SZ per PA size).
+    InputExceedsOutput {
+        /// The input address size that was asked for.
+        input_bits: u8,
+        /// The output address size that was asked for.
+        output_bits: u8,
+    },
+    /// No memory for the start-level table.
+    OutOfDmaMemory(OutOfDmaMemory),
+}
+
+impl From<OutOfDmaMemory> for TableError {
+    fn from(error: OutOfDmaMemory) -> Self {
+        Self::OutOfDmaMemory(error)
+    }
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InputBits { input_bits } => {
+                write!(f, "input addresses of {input_bits} bits: page tables take 32 to 48 bits")
+            }
+            Self::OutputBits { output_bits } => {
+                write!(f, "output addresses of {output_bits} bits: choose 32, 36, 40, 42, 44 or 48 bits")
+            }
+            Self::InputExceedsOutput { input_bits, output_bits } => write!(
+                f,
+                "stage-2 input addresses of {input_bits} bits with output addresses of {output_bits}: make them no wider"
+            ),
+            Self::OutOfDmaMemory(error) => write!(f, "no memory for the start-level table: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for TableError {}
+
+/// Why nothing was mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// The range is empty.
+    Empty {
+        /// Where it was to start.
+        iova: Iova,
+    },
+    /// An address or the size is not a multiple of the granule.
+    Misaligned {
+        /// The input address.
+        iova: Iova,
+        /// The output address.
+        physical: PhysAddr,
+        /// The size.
+        size_bytes: u64,
+        /// What all three must be multiples of.
+        granule: Granule,
+    },
+    /// The range does not end within the input addresses.
+    InputOutOfRange {
+        /// Where it starts.
+        iova: Iova,
+        /// Its size.
+        size_bytes: u64,
+        /// How many bits an input address has.
+        input_bits: u8,
+    },
+    /// The output does not end within the output addresses.
+    OutputOutOfRange {
+        /// Where it starts.
+        physical: PhysAddr,
+        /// Its size.
+        size_bytes: u64,
+        /// How many bits an output address has.
+        output_bits: u8,
+    },
+    /// Something is mapped in the range already.
+    Overlap {
+        /// The first address that is: inside the range.
+        iova: Iova,
+    },
+    /// No memory for a table.
+    OutOfDmaMemory(OutOfDmaMemory),
+}
+
+impl From<OutOfDmaMemory> for MapError {
+    fn from(error: OutOfDmaMemory) -> Self {
+        Self::OutOfDmaMemory(error)
+    }
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty { iova } => write!(f, "an empty range at {iova} cannot be mapped"),
+            Self::Misaligned { iova, physical, size_bytes, granule } => write!(
+                f,
+                "{size_bytes:#x} bytes at {iova}, to {physical}, cannot be mapped: all three must be multiples of {granule}"
+            ),
+            Self::InputOutOfRange { iova, size_bytes, input_bits } => {
+                write!(f, "{size_bytes:#x} bytes at {iova} do not fit in input addresses of {input_bits} bits")
+            }
+            Self::OutputOutOfRange { physical, size_bytes, output_bits } => {
+                write!(
+                    f,
+                    "{size_bytes:#x} bytes of memory at {physical} do not fit in output addresses of {output_bits} bits"
+                )
+            }
+            Self::Overlap { iova } => write!(f, "{iova} is mapped already: unmap it first"),
+            Self::OutOfDmaMemory(error) => write!(f, "no memory for a table: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for MapError {}
+
+/// Why nothing was unmapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnmapError {
+    /// The range is empty.
+    Empty {
+        /// Where it was to start.
+        iova: Iova,
+    },
+    /// The address or the size is not a multiple of the granule.
+    Misaligned {
+        /// The input address.
+        iova: Iova,
+        /// The size.
+        size_bytes: u64,
+        /// What both must be multiples of.
+        granule: Granule,
+    },
+    /// The range does not end within the input addresses.
+    InputOutOfRange {
+        /// Where it starts.
+        iova: Iova,
+        /// Its size.
+        size_bytes: u64,
+        /// How many bits an input address has.
+        input_bits: u8,
+    },
+    /// Nothing is mapped at an address in the range.
+    NotMapped {
+        /// The first such address.
+        iova: Iova,
+    },
+    /// The range begins or ends within a block.
+    SplitsBlock {
+        /// Where the block starts.
+        iova: Iova,
+        /// How large it is.
+        block_bytes: u64,
+    },
+}
+
+impl fmt::Display for UnmapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty { iova } => write!(f, "an empty range at {iova} cannot be unmapped"),
+            Self::Misaligned { iova, size_bytes, granule } => write!(
+                f,
+                "{size_bytes:#x} bytes at {iova} cannot be unmapped: both must be multiples of the granule, {granule}"
+            ),
+            Self::InputOutOfRange { iova, size_bytes, input_bits } => {
+                write!(f, "{size_bytes:#x} bytes at {iova} do not fit in input addresses of {input_bits} bits")
+            }
+            Self::NotMapped { iova } => write!(f, "{iova} cannot be unmapped: it is not mapped"),
+            Self::SplitsBlock { iova, block_bytes } => write!(
+                f,
+                "part of the block of {block_bytes:#x} bytes at {iova} cannot be unmapped: unmap the range that was mapped"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for UnmapError {}

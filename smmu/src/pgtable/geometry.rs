@@ -1,0 +1,162 @@
+//! The shape of a page table: where walks start, and how large the first table is (Arm ARM, D8.2.8 to D8.2.10).
+
+use super::{Stage, TableConfig, TableError};
+use crate::arch::attributes::Granule;
+use crate::arch::descriptor::LAST_LEVEL;
+
+/// The shape of a page table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Geometry {
+    /// log2 of the entries of a table that is not the first.
+    pub(super) bits_per_level: u32,
+    /// Where walks start.
+    pub(super) start_level: u8,
+    /// log2 of the bytes that one entry of the first table covers.
+    pub(super) start_shift: u32,
+    /// log2 of the entries of the first table, concatenated ones counted together.
+    root_bits: u32,
+}
+
+impl Geometry {
+    pub(super) fn new(config: &TableConfig) -> Result<Self, TableError> {
+        let TableConfig { stage, granule, input_bits, output_bits, .. } = *config;
+        if !(32..=48).contains(&input_bits) {
+            return Err(TableError::InputBits { input_bits });
+        }
+        if ![32, 36, 40, 42, 44, 48].contains(&output_bits) {
+            return Err(TableError::OutputBits { output_bits });
+        }
+        if stage == Stage::Stage2 && input_bits > output_bits {
+            return Err(TableError::InputExceedsOutput { input_bits, output_bits });
+        }
+        let page_bits = granule.log2_bytes();
+        let bits_per_level = page_bits - 3;
+        let bits = u32::from(input_bits);
+        // At most four: 48 bits with a granule of 4 KiB.
+        let levels = (bits - page_bits).div_ceil(bits_per_level);
+        let natural = (4 - levels) as u8;
+        let start_level = match stage {
+            Stage::Stage1 => natural,
+            // Up to 16 tables are concatenated instead.
+            Stage::Stage2 => natural.max(first_stage2_level(granule, output_bits)),
+        };
+        let start_shift = page_bits + u32::from(LAST_LEVEL - start_level) * bits_per_level;
+        Ok(Self { bits_per_level, start_level, start_shift, root_bits: bits - start_shift })
+    }
+
+    /// Size and alignment of the first table. The SMMU wants no more than its size, but a cache line does no harm.
+    pub(super) const fn root_bytes(self) -> usize {
+        let bytes = 8 << self.root_bits;
+        if bytes < 64 { 64 } else { bytes }
+    }
+
+    /// STE.S2SL0. A granule of 4 KiB has one level more and counts from the next one.
+    pub(super) const fn sl0(self, granule: Granule) -> u8 {
+        let start_at_zero = match granule {
+            Granule::K4 => 2,
+            Granule::K16 | Granule::K64 => 3,
+        };
+        start_at_zero - self.start_level
+    }
+}
+
+/// The first start level that stage 2 may use with a physical address size (Arm ARM, rules R_DXBSH and R_SRKBC).
+const fn first_stage2_level(granule: Granule, output_bits: u8) -> u8 {
+    match granule {
+        Granule::K4 if output_bits >= 44 => 0,
+        Granule::K4 => 1,
+        Granule::K16 if output_bits >= 42 => 1,
+        Granule::K64 if output_bits >= 44 => 1,
+        Granule::K16 | Granule::K64 => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn geometry(stage: Stage, granule: Granule, input_bits: u8, output_bits: u8) -> Result<Geometry, TableError> {
+        Geometry::new(&TableConfig { stage, granule, input_bits, output_bits, coherent: true })
+    }
+
+    #[test]
+    fn stage1_start_levels() {
+        let levels = |granule, bits: &[u8]| -> [u8; 4] {
+            core::array::from_fn(|i| geometry(Stage::Stage1, granule, bits[i], 48).unwrap().start_level)
+        };
+        assert_eq!(levels(Granule::K4, &[32, 39, 40, 48]), [1, 1, 0, 0]);
+        assert_eq!(levels(Granule::K16, &[32, 36, 37, 47]), [2, 2, 1, 1]);
+        assert_eq!(levels(Granule::K64, &[32, 42, 43, 48]), [2, 2, 1, 1]);
+        assert_eq!(geometry(Stage::Stage1, Granule::K16, 48, 48).unwrap().start_level, 0);
+    }
+
+    #[test]
+    fn stage1_roots_have_what_is_left_of_the_bits() {
+        let bytes = |granule, bits| geometry(Stage::Stage1, granule, bits, 48).unwrap().root_bytes();
+        assert_eq!(bytes(Granule::K4, 48), 4096);
+        assert_eq!(bytes(Granule::K4, 39), 4096);
+        assert_eq!(bytes(Granule::K4, 32), 64, "four entries, rounded up to 64 bytes");
+        assert_eq!(bytes(Granule::K16, 48), 64, "two entries");
+        assert_eq!(bytes(Granule::K16, 47), 16384);
+        assert_eq!(bytes(Granule::K64, 42), 65536);
+        assert_eq!(bytes(Granule::K64, 48), 512);
+    }
+
+    /// Start level, S2SL0 and number of concatenated tables.
+    fn stage2(granule: Granule, input_bits: u8, output_bits: u8) -> (u8, u8, usize) {
+        let geometry = geometry(Stage::Stage2, granule, input_bits, output_bits).unwrap();
+        let tables = (geometry.root_bytes() / usize::try_from(granule.bytes()).unwrap()).max(1);
+        (geometry.start_level, geometry.sl0(granule), tables)
+    }
+
+    #[test]
+    fn r25_stage2_concatenates_where_it_must() {
+        assert_eq!(stage2(Granule::K4, 40, 40), (1, 1, 2));
+        assert_eq!(stage2(Granule::K4, 41, 42), (1, 1, 4));
+        assert_eq!(stage2(Granule::K4, 42, 42), (1, 1, 8));
+        assert_eq!(stage2(Granule::K16, 40, 40), (2, 1, 16));
+        assert_eq!(stage2(Granule::K16, 48, 48), (1, 2, 2));
+    }
+
+    #[test]
+    fn stage2_start_levels_without_concatenation() {
+        assert_eq!(stage2(Granule::K4, 32, 32), (1, 1, 1));
+        assert_eq!(stage2(Granule::K4, 39, 40), (1, 1, 1));
+        assert_eq!(stage2(Granule::K4, 43, 44), (0, 2, 1));
+        assert_eq!(stage2(Granule::K4, 48, 48), (0, 2, 1));
+        assert_eq!(stage2(Granule::K16, 36, 36), (2, 1, 1));
+        assert_eq!(stage2(Granule::K16, 42, 42), (1, 2, 1));
+        assert_eq!(stage2(Granule::K64, 32, 32), (2, 1, 1));
+        assert_eq!(stage2(Granule::K64, 42, 42), (2, 1, 1));
+        assert_eq!(stage2(Granule::K64, 44, 44), (1, 2, 1));
+        assert_eq!(stage2(Granule::K64, 48, 48), (1, 2, 1));
+    }
+
+    #[test]
+    fn r25_no_shape_is_beyond_the_architecture() {
+        for granule in [Granule::K4, Granule::K16, Granule::K64] {
+            for output_bits in [32, 36, 40, 42, 44, 48] {
+                for input_bits in 32..=output_bits {
+                    let (start_level, _, tables) = stage2(granule, input_bits, output_bits);
+                    assert!(tables <= 16, "{granule}, {input_bits} to {output_bits} bits: {tables} tables");
+                    assert!(start_level <= 2);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_out_of_range_are_refused() {
+        for input_bits in [0, 31, 49, 255] {
+            let error = geometry(Stage::Stage1, Granule::K4, input_bits, 48).unwrap_err();
+            assert_eq!(error, TableError::InputBits { input_bits });
+        }
+        for output_bits in [0, 31, 41, 52] {
+            let error = geometry(Stage::Stage2, Granule::K4, 32, output_bits).unwrap_err();
+            assert_eq!(error, TableError::OutputBits { output_bits });
+        }
+        let error = geometry(Stage::Stage2, Granule::K4, 41, 40).unwrap_err();
+        assert_eq!(error, TableError::InputExceedsOutput { input_bits: 41, output_bits: 40 });
+        assert!(geometry(Stage::Stage1, Granule::K4, 48, 40).is_ok(), "stage 1 may have more input than output");
+    }
+}

@@ -1,0 +1,88 @@
+//! Several CPUs at once.
+
+use std::sync::Barrier;
+use std::thread;
+
+use super::{K, M, config, table};
+use crate::addr::{Iova, PhysAddr};
+use crate::arch::attributes::Granule;
+use crate::pgtable::{Access, MemoryType, PageTable, Stage};
+use crate::testing::TestPlatform;
+
+const THREADS: u64 = 4;
+const ROUNDS: u64 = if cfg!(miri) { 3 } else { 300 };
+
+fn map(table: &PageTable<TestPlatform>, iova: u64, physical: u64, size_bytes: u64) -> bool {
+    table.map(Iova::new(iova), PhysAddr::new(physical), size_bytes, Access::ReadWrite, MemoryType::WriteBack).is_ok()
+}
+
+/// Runs `body` on several threads that start together.
+fn together(body: impl Fn(u64) + Sync) {
+    let start = Barrier::new(THREADS as usize);
+    thread::scope(|scope| {
+        for cpu in 0..THREADS {
+            let (start, body) = (&start, &body);
+            scope.spawn(move || {
+                start.wait();
+                body(cpu);
+            });
+        }
+    });
+}
+
+/// Each thread has every fourth page of two tables, so that all make and use the same tables; and 2 MiB of pages of its
+/// own, whose table comes and goes beside the others'.
+#[test]
+fn disjoint_ranges_do_not_disturb_each_other() {
+    let (platform, table) = table(config(Stage::Stage1, Granule::K4, 48));
+    together(|cpu| {
+        let own_table = 16 * M + cpu * 2 * M;
+        for round in 0..ROUNDS {
+            let shared = |page: u64| 2 * M - 64 * K + (page * THREADS + cpu) * 4 * K;
+            for page in 0..8 {
+                assert!(map(&table, shared(page), (round * 8 + page) * 4 * K, 4 * K));
+            }
+            assert!(map(&table, own_table, 4 * K, 2 * M));
+            for page in 0..8 {
+                let found = table.walk(Iova::new(shared(page))).map(|found| found.physical.get());
+                assert_eq!(found, Some((round * 8 + page) * 4 * K));
+            }
+            assert_eq!(table.walk(Iova::new(own_table + 2 * M - 1)).unwrap().physical.get(), 2 * M + 4 * K - 1);
+            table.unmap(Iova::new(own_table), 2 * M).unwrap().free();
+            for page in 0..8 {
+                table.unmap(Iova::new(shared(page)), 4 * K).unwrap().free();
+                assert_eq!(table.walk(Iova::new(shared(page))), None);
+            }
+        }
+    });
+    drop(table);
+    assert_eq!(platform.blocks(), 0);
+}
+
+/// The test platform never hands out an address twice and stops at one that was freed: that it does not is the point.
+#[test]
+fn reading_and_misusing_the_same_range_stays_within_live_memory() {
+    let (_, table) = table(config(Stage::Stage1, Granule::K4, 48));
+    together(|cpu| {
+        for round in 0..ROUNDS {
+            let page = (round + cpu) % 512 * 4 * K;
+            match cpu {
+                0 | 1 => {
+                    map(&table, 0, 4 * K, 2 * M);
+                    if let Ok(unmapped) = table.unmap(Iova::new(0), 2 * M) {
+                        unmapped.free();
+                    }
+                }
+                2 => {
+                    let _ = table.walk(Iova::new(page));
+                }
+                _ => {
+                    map(&table, page, 0, 4 * K);
+                    if let Ok(unmapped) = table.unmap(Iova::new(page), 4 * K) {
+                        unmapped.free();
+                    }
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,241 @@
+//! A platform for unit tests: DMA memory on the host's heap at made-up physical addresses, registers that only store, a
+//! clock that only [`Platform::relax`] moves.
+//!
+//! Each address is handed out once, so that a use after free is noticed. A device that does not snoop sees memory as it
+//! was last cleaned, and junk before that.
+
+extern crate std;
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::time::Duration;
+use std::alloc::{alloc_zeroed, dealloc};
+use std::boxed::Box;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::vec::Vec;
+
+use crate::addr::PhysAddr;
+use crate::platform::{DmaBlock, OutOfDmaMemory, Platform, Registers};
+
+/// Where the made-up memory begins.
+const FIRST_PHYSICAL: u64 = 0x8000_0000;
+/// What cache maintenance works on.
+const LINE_BYTES: usize = 64;
+
+/// The platform. Leaked, because the crate wants it `'static`; what it allocates is not.
+pub(crate) struct TestPlatform {
+    memory: Mutex<Memory>,
+    /// How many allocations succeed before the first fails.
+    allocations_left: AtomicUsize,
+    barriers: AtomicUsize,
+    nanoseconds: AtomicU64,
+}
+
+struct Memory {
+    /// By physical address.
+    blocks: BTreeMap<u64, Block>,
+    next_physical: u64,
+}
+
+struct Block {
+    pointer: NonNull<u8>,
+    layout: Layout,
+    /// What is in memory behind the caches.
+    cleaned: Vec<u64>,
+}
+
+// SAFETY: the pointers are to memory that the blocks own, reached only through atomics or under the lock.
+unsafe impl Send for Memory {}
+
+impl TestPlatform {
+    pub(crate) fn leaked() -> &'static Self {
+        Box::leak(Box::new(Self {
+            memory: Mutex::new(Memory { blocks: BTreeMap::new(), next_physical: FIRST_PHYSICAL }),
+            allocations_left: AtomicUsize::new(usize::MAX),
+            barriers: AtomicUsize::new(0),
+            nanoseconds: AtomicU64::new(0),
+        }))
+    }
+
+    /// Lets `count` more allocations succeed, and then none.
+    pub(crate) fn allow_allocations(&self, count: usize) {
+        self.allocations_left.store(count, Ordering::SeqCst);
+    }
+
+    /// Blocks that have not been freed.
+    pub(crate) fn blocks(&self) -> usize {
+        self.lock().blocks.len()
+    }
+
+    /// Write barriers so far.
+    pub(crate) fn barriers(&self) -> usize {
+        self.barriers.load(Ordering::SeqCst)
+    }
+
+    /// The word at `physical` as a device sees it that snoops the CPU's caches.
+    pub(crate) fn snooped_word(&self, physical: PhysAddr) -> u64 {
+        let pointer = self.pointer(physical).cast::<AtomicU64>();
+        // SAFETY: it is in a block, whose words are only ever reached as atomics.
+        unsafe { pointer.as_ref() }.load(Ordering::SeqCst)
+    }
+
+    /// The word at `physical` as a device sees it that does not snoop.
+    pub(crate) fn memory_word(&self, physical: PhysAddr) -> u64 {
+        let memory = self.lock();
+        let (start, block) = memory.containing(physical);
+        block.cleaned[(physical.get() - start) as usize / 8]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// The block around an address, and where it starts.
+    fn containing(&self, physical: PhysAddr) -> (u64, &Block) {
+        let (start, block) = self.blocks.range(..=physical.get()).next_back().expect("an address in DMA memory");
+        assert!(physical.get() - start < block.layout.size() as u64, "{physical} is not in any block, or was freed");
+        (*start, block)
+    }
+}
+
+// SAFETY: blocks are zeroed heap memory, owned until freed; the map from physical addresses is kept exactly; the host's
+// atomics are sequentially consistent where it matters.
+unsafe impl Platform for TestPlatform {
+    type Registers = TestRegisters;
+    type Lock = spin::Mutex<()>;
+
+    fn allocate(&self, size_bytes: usize, alignment_bytes: usize) -> Result<DmaBlock, OutOfDmaMemory> {
+        let out = OutOfDmaMemory { size_bytes, alignment_bytes };
+        let take = |left: usize| if left == usize::MAX { Some(left) } else { left.checked_sub(1) };
+        self.allocations_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).map_err(|_| out)?;
+        let layout = Layout::from_size_align(size_bytes, alignment_bytes).map_err(|_| out)?;
+        // SAFETY: the crate asks for no empty blocks.
+        let pointer = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(out)?;
+        let mut memory = self.lock();
+        let physical = memory.next_physical.next_multiple_of(alignment_bytes as u64);
+        memory.next_physical = physical + size_bytes as u64;
+        memory.blocks.insert(physical, Block { pointer, layout, cleaned: std::vec![u64::MAX; size_bytes.div_ceil(8)] });
+        Ok(DmaBlock { pointer, physical: PhysAddr::new(physical), size_bytes, alignment_bytes })
+    }
+
+    unsafe fn free(&self, block: DmaBlock) {
+        let freed = self.lock().blocks.remove(&block.physical.get()).expect("a block that was allocated");
+        assert_eq!(freed.pointer, block.pointer);
+        assert_eq!((freed.layout.size(), freed.layout.align()), (block.size_bytes, block.alignment_bytes));
+        // SAFETY: it came from `alloc_zeroed` with this layout, and was in the map until now.
+        unsafe { dealloc(freed.pointer.as_ptr(), freed.layout) }
+    }
+
+    fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
+        let memory = self.lock();
+        let (start, block) = memory.containing(physical);
+        // SAFETY: `containing` has found the offset to be inside the block.
+        unsafe { block.pointer.add((physical.get() - start) as usize) }
+    }
+
+    fn physical(&self, pointer: NonNull<u8>) -> Option<PhysAddr> {
+        let memory = self.lock();
+        memory.blocks.iter().find_map(|(start, block)| {
+            let offset = pointer.addr().get().checked_sub(block.pointer.addr().get())?;
+            (offset < block.layout.size()).then(|| PhysAddr::new(start + offset as u64))
+        })
+    }
+
+    fn write_barrier(&self) {
+        self.barriers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn read_barrier(&self) {}
+
+    fn clean_cache(&self, start: NonNull<u8>, size_bytes: usize) {
+        let physical = self.physical(start).expect("only DMA memory is cleaned").get();
+        let mut memory = self.lock();
+        let (block_start, block) = memory.blocks.range_mut(..=physical).next_back().expect("found before");
+        let offset = (physical - block_start) as usize;
+        assert!(offset + size_bytes <= block.layout.size(), "cleaning past the end of a block");
+        // Whole lines, as hardware does.
+        let first = offset / LINE_BYTES * LINE_BYTES / 8;
+        let end = (offset + size_bytes).next_multiple_of(LINE_BYTES) / 8;
+        for (index, word) in block.cleaned.iter_mut().enumerate().take(end).skip(first) {
+            // SAFETY: `index` is within the block.
+            let pointer = unsafe { block.pointer.cast::<AtomicU64>().add(index) };
+            // SAFETY: its words are only ever reached as atomics.
+            *word = unsafe { pointer.as_ref() }.load(Ordering::SeqCst);
+        }
+    }
+
+    fn invalidate_cache(&self, _: NonNull<u8>, _: usize) {}
+
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds.load(Ordering::SeqCst))
+    }
+
+    fn relax(&self) {
+        self.nanoseconds.fetch_add(1000, Ordering::SeqCst);
+    }
+}
+
+/// Registers that keep what is written to them.
+pub(crate) struct TestRegisters(Box<[AtomicU32]>);
+
+impl TestRegisters {
+    pub(crate) fn new(length_bytes: usize) -> Self {
+        Self((0..length_bytes / 4).map(|_| AtomicU32::new(0)).collect())
+    }
+}
+
+impl Registers for TestRegisters {
+    fn length_bytes(&self) -> usize {
+        self.0.len() * 4
+    }
+
+    fn read32(&self, offset: usize) -> u32 {
+        self.0.get(offset / 4).map_or(u32::MAX, |register| register.load(Ordering::SeqCst))
+    }
+
+    fn write32(&self, offset: usize, value: u32) {
+        if let Some(register) = self.0.get(offset / 4) {
+            register.store(value, Ordering::SeqCst);
+        }
+    }
+
+    fn read64(&self, offset: usize) -> u64 {
+        u64::from(self.read32(offset)) | u64::from(self.read32(offset + 4)) << 32
+    }
+
+    fn write64(&self, offset: usize, value: u64) {
+        self.write32(offset, value as u32);
+        self.write32(offset + 4, (value >> 32) as u32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_does_not_snoop_sees_what_was_cleaned() {
+        let platform = TestPlatform::leaked();
+        let block = platform.allocate(4096, 4096).unwrap();
+        assert_eq!((platform.snooped_word(block.physical), platform.memory_word(block.physical)), (0, u64::MAX));
+        platform.clean_cache(block.pointer, 8);
+        assert_eq!(platform.memory_word(block.physical), 0);
+        assert_eq!(platform.memory_word(PhysAddr::new(block.physical.get() + 64)), u64::MAX, "one line only");
+        assert_eq!(platform.physical(block.pointer), Some(block.physical));
+        // SAFETY: allocated above, freed once.
+        unsafe { platform.free(block) }
+        assert_eq!(platform.blocks(), 0);
+    }
+
+    #[test]
+    fn registers_keep_what_is_written() {
+        let registers = TestRegisters::new(0x100);
+        registers.write64(0x10, 0x1122_3344_5566_7788);
+        assert_eq!((registers.read32(0x10), registers.read32(0x14)), (0x5566_7788, 0x1122_3344));
+        assert_eq!((registers.length_bytes(), registers.read32(0x100)), (0x100, u32::MAX));
+    }
+}
