@@ -1,1 +1,150 @@
-//! Under construction.
+//! The DMA API: what device drivers call to let their device reach memory, and no more than that.
+//!
+//! What lives here: a device's I/O virtual addresses, coherent buffers, mappings of a driver's own buffers, bounce
+//! buffers. What does not: which device may do DMA at all ([`crate::iommu`]), page tables ([`crate::pgtable`]).
+
+mod coherent;
+mod error;
+mod iova;
+#[allow(unsafe_code, reason = "a driver's buffer is a raw pointer while the device owns it")]
+mod streaming;
+
+use alloc::sync::Arc;
+use core::fmt;
+
+pub use coherent::CoherentBuffer;
+pub use error::DmaError;
+pub use iova::IovaRange;
+pub use streaming::Mapping;
+
+use crate::addr::PhysAddr;
+use crate::iommu::{Attachment, Device, PagingDomain};
+use crate::pgtable::{Access, MemoryType};
+use crate::platform::Platform;
+use iova::IovaAllocator;
+
+/// Size of a page, the least that can be given to a device: 4 KiB.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Which way data goes, and so what the device may do with a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The device reads memory.
+    ToDevice,
+    /// The device writes memory.
+    FromDevice,
+    /// Both.
+    Bidirectional,
+}
+
+impl Direction {
+    /// What the device's mapping permits.
+    fn access(self) -> Access {
+        match self {
+            Self::ToDevice => Access::Read,
+            Self::FromDevice => Access::Write,
+            Self::Bidirectional => Access::ReadWrite,
+        }
+    }
+
+    fn device_reads(self) -> bool {
+        self != Self::FromDevice
+    }
+
+    fn device_writes(self) -> bool {
+        self != Self::ToDevice
+    }
+}
+
+/// The DMA of one attached device. Clones share it; the device is detached when the last clone and the last buffer are
+/// gone.
+pub struct Dma<P: Platform> {
+    space: Arc<Space<P>>,
+}
+
+/// What a device's buffers share.
+struct Space<P: Platform> {
+    platform: &'static P,
+    attachment: Attachment<P>,
+    addresses: IovaAllocator<P>,
+}
+
+impl<P: Platform> Dma<P> {
+    /// The DMA API of an attached device that can put addresses below `limit` on the bus: 2^28 for a device with 28
+    /// address lines. The domain's own limit holds as well.
+    #[must_use]
+    pub fn new(platform: &'static P, attachment: Attachment<P>, limit: u64) -> Self {
+        let domain_limit = 1u64.checked_shl(attachment.domain().input_bits().into()).unwrap_or(u64::MAX);
+        let addresses = IovaAllocator::new(limit.min(domain_limit));
+        Self { space: Arc::new(Space { platform, attachment, addresses }) }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Arc<Device> {
+        self.space.attachment.device()
+    }
+
+    /// The domain that the device's addresses are in.
+    #[must_use]
+    pub fn domain(&self) -> &Arc<PagingDomain<P>> {
+        self.space.attachment.domain()
+    }
+}
+
+impl<P: Platform> Space<P> {
+    /// Maps physical runs (start and size in bytes), `pages` in all, one after the other at addresses of their own.
+    fn map(
+        &self,
+        pages: usize,
+        access: Access,
+        runs: impl IntoIterator<Item = Result<(PhysAddr, u64), DmaError>>,
+    ) -> Result<IovaRange, DmaError> {
+        let range = self.addresses.allocate(pages)?;
+        let mut mapped_bytes: u64 = 0;
+        let mut result = Ok(());
+        for run in runs {
+            result = run.and_then(|(physical, size_bytes)| {
+                let iova = range.start().checked_add(mapped_bytes).ok_or(DmaError::OutOfAddresses { pages })?;
+                self.domain().map(iova, physical, size_bytes, access, MemoryType::WriteBack).map_err(DmaError::Map)?;
+                mapped_bytes = mapped_bytes.saturating_add(size_bytes);
+                Ok(())
+            });
+            if result.is_err() {
+                break;
+            }
+        }
+        match result {
+            Ok(()) => Ok(range),
+            Err(error) => {
+                self.unmap(range, mapped_bytes)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Unmaps the first `mapped_bytes` of a range and gives its addresses back. After an error they stay taken.
+    fn unmap(&self, range: IovaRange, mapped_bytes: u64) -> Result<(), DmaError> {
+        if mapped_bytes != 0 {
+            self.domain().unmap(range.start(), mapped_bytes).map_err(DmaError::Unmap)?;
+        }
+        self.addresses.free(range);
+        Ok(())
+    }
+
+    fn domain(&self) -> &PagingDomain<P> {
+        self.attachment.domain()
+    }
+}
+
+impl<P: Platform> Clone for Dma<P> {
+    fn clone(&self) -> Self {
+        Self { space: Arc::clone(&self.space) }
+    }
+}
+
+impl<P: Platform> fmt::Debug for Dma<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dma").field("attachment", &self.space.attachment).finish()
+    }
+}

@@ -1,3 +1,20 @@
-//! Under construction.
+//! The IOMMU core: which device sits behind which instance, what its DMA may reach, and who is told when it strays.
+//!
+//! What lives here: fwspecs, the registry of instances and devices, domains and attachments, fault reports. What does
+//! not: how firmware describes all this ([`crate::firmware`]), registers and queues ([`crate::device`]), buffers and
+//! IOVA allocation ([`crate::dma`]).
 
+mod attachment;
+mod client;
+mod domain;
+mod error;
+mod fault;
 pub mod fwspec;
+mod registry;
+
+pub use attachment::Attachment;
+pub use client::Device;
+pub use domain::PagingDomain;
+pub use error::{IommuError, UnmapError};
+pub use fault::FaultReport;
+pub use registry::{Configuration, Iommus};

@@ -1,0 +1,77 @@
+//! A device attached to a domain, in all of its IOMMUs or in none.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::domain::PagingDomain;
+use super::fwspec::Phandle;
+use super::{Device, IommuError};
+use crate::addr::StreamId;
+use crate::device::Smmu;
+use crate::platform::Platform;
+
+/// One stream of a device, at the instance that sees it.
+pub(super) struct Port<P: Platform> {
+    pub(super) iommu: Phandle,
+    pub(super) smmu: Arc<Smmu<P>>,
+    pub(super) stream: StreamId,
+}
+
+/// A device whose DMA goes through a domain for as long as this lives. Dropping it makes all of the device's streams
+/// abort again.
+pub struct Attachment<P: Platform> {
+    device: Arc<Device>,
+    domain: Arc<PagingDomain<P>>,
+    /// The streams that are attached, in the order in which they were.
+    ports: Vec<Port<P>>,
+}
+
+impl<P: Platform> Attachment<P> {
+    /// Attaches all `ports` of a device that the caller has claimed, or none.
+    pub(super) fn new(
+        device: Arc<Device>,
+        domain: Arc<PagingDomain<P>>,
+        ports: Vec<Port<P>>,
+    ) -> Result<Self, IommuError> {
+        // Dropped on failure, it detaches what it holds by then and releases the device.
+        let mut attachment = Self { device, domain, ports: Vec::with_capacity(ports.len()) };
+        for port in ports {
+            let attached = attachment.domain.attach(&port.smmu, port.stream);
+            attached.map_err(|error| IommuError::Device { iommu: port.iommu, error })?;
+            attachment.ports.push(port);
+        }
+        Ok(attachment)
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// The domain that its DMA goes through.
+    #[must_use]
+    pub fn domain(&self) -> &Arc<PagingDomain<P>> {
+        &self.domain
+    }
+}
+
+impl<P: Platform> Drop for Attachment<P> {
+    fn drop(&mut self) {
+        for port in self.ports.drain(..).rev() {
+            if port.smmu.detach(port.stream).is_err() {
+                // It may go on translating for this stream: stop it before anything that the stream reaches is reused.
+                // An SMMU that does not even do that keeps the tables when the domain goes.
+                let _ = port.smmu.close();
+            }
+        }
+        self.device.release();
+    }
+}
+
+impl<P: Platform> fmt::Debug for Attachment<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment").field("device", &self.device).finish_non_exhaustive()
+    }
+}
