@@ -22,7 +22,17 @@ impl Arguments {
     /// The value of `key`, or an empty string for a word without `=`; the last one counts.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&'static str> {
+        self.values(key).last()
+    }
+
+    /// Whether `key` is given with this value, among others perhaps.
+    #[must_use]
+    pub fn has(&self, key: &str, value: &str) -> bool {
+        self.values(key).any(|given| given == value)
+    }
+
+    fn values(&self, key: &str) -> impl Iterator<Item = &'static str> {
         let words = self.0.split_ascii_whitespace().map(|word| word.split_once('=').unwrap_or((word, "")));
-        words.filter(|(name, _)| *name == key).map(|(_, value)| value).next_back()
+        words.filter(move |(name, _)| *name == key).map(|(_, value)| value)
     }
 }

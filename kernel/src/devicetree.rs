@@ -229,6 +229,14 @@ pub fn location(tree: &DeviceTree) -> Range<u64> {
     start..start.wrapping_add(tree.total_size() as u64)
 }
 
+/// The tree as it lies in memory.
+#[must_use]
+pub fn bytes(tree: &DeviceTree) -> &'static [u8] {
+    let Range { start, end } = location(tree);
+    // SAFETY: `open` has checked that the tree lies there; nothing changes or frees it.
+    unsafe { core::slice::from_raw_parts(start as *const u8, end.saturating_sub(start) as usize) }
+}
+
 /// The memory reservation block (Devicetree Specification 5.3): what the kernel must not use.
 #[must_use]
 pub fn reservations(tree: &DeviceTree) -> Vec<Range<u64>> {

@@ -9,12 +9,17 @@ pub mod layout;
 mod paging;
 mod ram;
 
+use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 pub use paging::{MapMmioError, map_mmio};
 pub use ram::PAGE_BYTES;
 
+use smmu::addr::PhysAddr;
+
 use crate::devicetree::{DeviceTree, DeviceTreeError};
+use crate::sync::IrqMutex;
 
 /// Why memory cannot be set up.
 #[derive(Debug)]
@@ -45,5 +50,15 @@ pub(crate) fn init(tree: &DeviceTree) -> Result<(), MemoryError> {
     let ram = ram::read(tree).map_err(MemoryError::DeviceTree)?;
     paging::init(&ram.usable).map_err(MemoryError::Map)?;
     dma::init(&ram.free);
+    *MEMORY.lock() = ram.usable;
     Ok(())
+}
+
+/// What of the physical address space is ordinary memory.
+static MEMORY: IrqMutex<Vec<Range<u64>>> = IrqMutex::new(Vec::new());
+
+/// Whether an address is in ordinary memory, and not a device's register.
+#[must_use]
+pub fn is_memory(physical: PhysAddr) -> bool {
+    MEMORY.lock().iter().any(|range| range.contains(&physical.get()))
 }

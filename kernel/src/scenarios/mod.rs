@@ -3,7 +3,9 @@
 //! What lives here: the table of them, and those that try out the kernel itself.
 
 mod base;
+mod demo;
 mod faults;
+mod system;
 
 use crate::arguments::Arguments;
 use crate::devicetree::DeviceTree;
@@ -30,6 +32,7 @@ pub struct Scenario {
 
 /// All scenarios; the first is the default.
 pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "demo", description: "DMA through an SMMU, and devices that stray stopped", run: demo::run },
     Scenario { name: "hello", description: "boot, say what was found, and exit", run: base::run },
     Scenario { name: "timer", description: "three interrupts of the architected timer", run: base::timer },
     Scenario { name: "memory", description: "DMA memory taken and given back", run: base::memory },

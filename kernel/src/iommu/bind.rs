@@ -1,0 +1,109 @@
+//! PCI functions and their IOMMUs: fwspecs by `iommu-map`, and DMA from the moment of binding to its end.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use smmu::dma::Dma;
+use smmu::firmware::{DeviceTree, RequesterId};
+use smmu::iommu::fwspec::{Fwspec, Phandle};
+use smmu::iommu::{Configuration, Device, IommuError};
+
+use super::{IOMMUS, counts};
+use crate::drivers::DriverKind;
+use crate::pci::{PciBus, PciFunction};
+use crate::platform::{Kernel, PLATFORM};
+
+/// Makes the functions behind a host bridge known to the IOMMU core, each under its address and driver. Bridges are not:
+/// they do no DMA of their own.
+///
+/// Returns for each function of the bus, in its order, the device, or why there is none. Without a usable `iommu-map`
+/// no function gets one.
+pub fn add_devices(tree: &DeviceTree<'_>, bus: &PciBus) -> Vec<Result<Arc<Device>, String>> {
+    let map = match tree.iommu_map(&bus.node_path) {
+        Ok(map) => map,
+        Err(error) => {
+            let error = error.to_string();
+            return bus.functions.iter().map(|_| Err(error.clone())).collect();
+        }
+    };
+    for warning in map.iter().flat_map(|map| map.warnings()) {
+        log::warn!("{warning}");
+    }
+    let add = |function: &PciFunction| {
+        let requester = RequesterId::new(function.requester_id());
+        let fwspec = map.as_ref().map_or(Fwspec::new(), |map| map.fwspec([requester]));
+        IOMMUS.add_device(name(function), fwspec).map_err(|error| error.to_string())
+    };
+    bus.functions.iter().map(add).collect()
+}
+
+/// A function's name for people: address and driver, or identification where no driver is known.
+fn name(function: &PciFunction) -> String {
+    match DriverKind::of(function) {
+        Some(driver) => format!("{} {driver}", function.address),
+        None => format!("{} [{:04x}:{:04x}]", function.address, function.info.vendor_id, function.info.device_id),
+    }
+}
+
+/// Why a device gets no DMA. Its bus mastering is off, and its streams abort.
+#[derive(Debug)]
+pub enum BindError {
+    /// Some of its IOMMUs are not there.
+    Deferred(Vec<Phandle>),
+    /// It is behind no IOMMU, so that nothing would keep it from any of the memory.
+    NoIommu,
+    /// The core refused.
+    Iommu(IommuError),
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deferred(missing) => {
+                f.write_str("deferred, waiting for IOMMU")?;
+                missing.iter().try_for_each(|phandle| write!(f, " {phandle}"))
+            }
+            Self::NoIommu => f.write_str("behind no IOMMU: it could reach all memory, so it stays off"),
+            Self::Iommu(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for BindError {}
+
+/// A function that may do DMA within its domain. Dropping it turns bus mastering off first.
+#[derive(Debug)]
+pub struct Bound<'a> {
+    /// The function.
+    pub function: &'a mut PciFunction,
+    /// Its DMA.
+    pub dma: Dma<Kernel>,
+}
+
+impl<'a> Bound<'a> {
+    /// Configures DMA for a device that puts addresses below `limit` on the bus, and then turns bus mastering on.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`]; nothing has changed then.
+    pub fn new(function: &'a mut PciFunction, device: &Arc<Device>, limit: u64) -> Result<Self, BindError> {
+        match IOMMUS.configure(device).map_err(BindError::Iommu)? {
+            Configuration::Configured(attachment) => {
+                function.set_bus_master(true);
+                Ok(Self { function, dma: Dma::new(&PLATFORM, attachment, limit) })
+            }
+            Configuration::Deferred(missing) => Err(BindError::Deferred(missing)),
+            Configuration::NoIommu => Err(BindError::NoIommu),
+        }
+    }
+}
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        self.function.set_bus_master(false);
+        counts::add_domain(self.dma.domain());
+    }
+}

@@ -1,0 +1,73 @@
+//! Every SMMU of the device tree: found, mapped, brought up, registered, its interrupts connected.
+
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use smmu::device::{BootPolicy, Smmu};
+use smmu::firmware::{DeviceTree, Interrupt, SmmuNode};
+use smmu::iommu::fwspec::Phandle;
+use smmu::mmio::Mmio;
+
+use super::{IOMMUS, faults};
+use crate::interrupts;
+use crate::memory;
+use crate::platform::{Kernel, PLATFORM};
+
+/// An SMMU that is up and registered.
+#[derive(Debug)]
+pub struct Instance {
+    /// Its node in the device tree.
+    pub node: SmmuNode,
+    /// What devices refer to it by.
+    pub phandle: Phandle,
+    /// The SMMU.
+    pub smmu: Arc<Smmu<Kernel>>,
+}
+
+/// Brings up every SMMU of the device tree. What is wrong with one is a line for people; the others come up all the same,
+/// and the devices behind the broken one stay blocked.
+pub fn bring_up_all(tree: &DeviceTree<'_>) -> Vec<Result<Instance, String>> {
+    let nodes = tree.smmus().map(|node| node.map_err(|error| error.to_string()));
+    nodes.filter(|node| node.as_ref().map_or(true, |node| node.enabled)).map(|node| bring_up(node?)).collect()
+}
+
+fn bring_up(node: SmmuNode) -> Result<Instance, String> {
+    for warning in &node.warnings {
+        log::warn!("{warning}");
+    }
+    let explain = |error: &dyn core::fmt::Display| alloc::format!("{}: {error}", node.path);
+    let phandle = node.phandle.ok_or_else(|| explain(&"has no phandle, so that no device can be behind it"))?;
+    let size_bytes = node.size_bytes as usize;
+    let base = memory::map_mmio(node.base, size_bytes).map_err(|error| explain(&error))?;
+    // SAFETY: the block was just mapped as device registers, for good; firmware says that it is this SMMU's alone.
+    let registers = unsafe { Mmio::new(base, size_bytes) };
+    let smmu = Smmu::bring_up(&PLATFORM, registers, node.dma_coherent, BootPolicy::Abort);
+    let smmu = Arc::new(smmu.map_err(|error| explain(&error))?);
+    connect_interrupts(&node, phandle, &smmu).map_err(|error| explain(&error))?;
+    IOMMUS.register(phandle, Arc::clone(&smmu)).map_err(|error| explain(&error))?;
+    Ok(Instance { node, phandle, smmu })
+}
+
+/// Connects the event and global error interrupts, or the combined one, and looks once at what came before.
+fn connect_interrupts(node: &SmmuNode, phandle: Phandle, smmu: &Arc<Smmu<Kernel>>) -> Result<(), String> {
+    let lines = &node.interrupts;
+    for line in [&lines.combined, &lines.eventq, &lines.gerror].into_iter().flatten() {
+        let smmu = Arc::clone(smmu);
+        // Either source on either line: they are cheap to look at, and a lost pulse is made good by the next.
+        let handler = Box::new(move || faults::handle(phandle, &smmu));
+        interrupts::enable(specifier(line)?, handler).map_err(|error| error.to_string())?;
+    }
+    smmu.enable_interrupts().map_err(|error| error.to_string())?;
+    faults::handle(phandle, smmu);
+    Ok(())
+}
+
+/// The three cells of a GIC's interrupt specifier.
+fn specifier(line: &Interrupt) -> Result<[u32; 3], String> {
+    line.specifier
+        .first_chunk()
+        .copied()
+        .ok_or_else(|| alloc::format!("interrupt specifier {:?} is not a GIC's three cells", line.specifier))
+}

@@ -1,0 +1,34 @@
+//! The SMMU's interrupts: events with the name of the culprit, global errors in words.
+
+use smmu::device::Smmu;
+use smmu::iommu::fwspec::Phandle;
+
+use super::{IOMMUS, counts};
+use crate::platform::Kernel;
+
+/// Takes whatever events and global errors wait in an SMMU. Called from its interrupts.
+pub(super) fn handle(phandle: Phandle, smmu: &Smmu<Kernel>) {
+    loop {
+        let drained = smmu.drain_events(|event| {
+            counts::add_event();
+            let report = IOMMUS.attribute(phandle, event);
+            if report.is_due {
+                log::warn!(target: "iommu", "DMA stopped: {report}");
+            }
+        });
+        if drained.overflowed {
+            log::warn!(target: "iommu", "IOMMU {phandle}: the event queue was full, some events are lost");
+        }
+        if drained.inconsistent {
+            log::error!(target: "iommu", "IOMMU {phandle}: EVENTQ_PROD makes no sense, the event queue was emptied");
+        }
+        let errors = smmu.handle_global_errors();
+        if !errors.is_empty() {
+            log::error!(target: "iommu", "IOMMU {phandle}: {errors}");
+        }
+        // What comes in after this look raises an interrupt of its own.
+        if drained.events == 0 && errors.is_empty() {
+            break;
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The kernel's SMMUs and the devices behind them: from the device tree to DMA that works, or is stopped and reported.
+//!
+//! What lives here: bringing SMMUs up, their interrupts, giving devices their fwspecs, and DMA for drivers. What does not:
+//! the SMMU driver and the IOMMU core, which are the crate `smmu`.
+
+mod bind;
+mod bring_up;
+mod counts;
+mod device_dma;
+mod faults;
+
+pub use bind::{BindError, Bound, add_devices};
+pub use bring_up::{Instance, bring_up_all};
+pub use counts::{Counts, counts};
+pub use device_dma::SmmuDma;
+
+use smmu::iommu::Iommus;
+
+use crate::platform::{Kernel, PLATFORM};
+
+/// All SMMUs and all devices of the machine.
+pub static IOMMUS: Iommus<Kernel> = Iommus::new(&PLATFORM);

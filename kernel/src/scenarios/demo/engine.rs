@@ -1,0 +1,59 @@
+//! An `edu` with DMA, and what it does while it keeps to its buffers.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use smmu::dma::{CoherentBuffer, PAGE_BYTES};
+use smmu::iommu::Device;
+
+use super::super::system::Endpoint;
+use super::NO_LIMIT;
+use crate::drivers::edu::Edu;
+use crate::iommu::Bound;
+use crate::platform::Kernel;
+use crate::{println, record};
+
+/// An `edu`, attached, and two buffers that are all it may reach.
+pub(super) struct Engine<'a> {
+    pub(super) device: Arc<Device>,
+    pub(super) edu: Edu,
+    pub(super) source: CoherentBuffer<Kernel>,
+    pub(super) target: CoherentBuffer<Kernel>,
+    /// Last: bus mastering goes off after everything else.
+    _bound: Bound<'a>,
+}
+
+impl<'a> Engine<'a> {
+    pub(super) fn new(endpoint: &'a mut Endpoint) -> Result<Self, String> {
+        let device = endpoint.device()?;
+        let edu = Edu::new(&mut endpoint.function).map_err(|error| error.to_string())?;
+        let bound = Bound::new(&mut endpoint.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
+        let source = bound.dma.allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
+        let target = bound.dma.allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
+        Ok(Self { device, edu, source, target, _bound: bound })
+    }
+
+    /// Has a page copied from one buffer into the device and from there into the other.
+    pub(super) fn copy(&mut self) -> Result<(), String> {
+        for (index, word) in (0u64..).zip(self.source.words()) {
+            word.store(index.wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
+        }
+        self.edu.copy_from_memory(self.source.iova(), 0, PAGE_BYTES).map_err(|error| error.to_string())?;
+        self.bring_out()?;
+        let pairs = self.source.words().iter().zip(self.target.words());
+        let differing = pairs.filter(|(a, b)| a.load(Ordering::Relaxed) != b.load(Ordering::Relaxed)).count();
+        if differing != 0 {
+            return Err(format!("{}: {differing} words differ after the copy", self.device));
+        }
+        println!("{}: {PAGE_BYTES} bytes there and back, equal to the byte", self.device);
+        record!("edu", "bytes" => PAGE_BYTES, "equal" => true);
+        Ok(())
+    }
+
+    /// Has the device's buffer copied into `target`.
+    pub(super) fn bring_out(&mut self) -> Result<(), String> {
+        self.edu.copy_to_memory(self.target.iova(), 0, PAGE_BYTES).map_err(|error| error.to_string())
+    }
+}
