@@ -1,5 +1,5 @@
 //! What the Arm SMMU architecture (IHI 0070) defines, as data: register offsets and fields, the stream table entry, the
-//! context descriptor, commands, event and page request records.
+//! context descriptor, translation table descriptors, commands, event and page request records.
 //!
 //! What lives here: encoders and decoders between Rust types and the words that hardware reads and writes. What does
 //! not: state, I/O, policy (see [`crate::device`]), and translation tables (see [`crate::pgtable`]).

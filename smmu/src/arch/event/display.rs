@@ -3,8 +3,7 @@
 use core::fmt;
 
 use super::{
-    Access, AccessDirection, Event, EventKind, FaultClass, FaultKind, FetchFault, FetchKind, Stag, Stage,
-    TranslationFault,
+    Access, AccessDirection, Event, EventKind, FaultClass, FaultKind, FetchFault, FetchKind, Stag, TranslationFault,
 };
 
 impl EventKind {
@@ -140,15 +139,6 @@ impl fmt::Display for AccessDirection {
         f.write_str(match self {
             Self::Read => "read of",
             Self::Write => "write to",
-        })
-    }
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stage1 => "stage 1",
-            Self::Stage2 => "stage 2",
         })
     }
 }

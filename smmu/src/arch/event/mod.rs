@@ -9,6 +9,7 @@ mod display;
 #[cfg(test)]
 mod tests;
 
+pub use super::descriptor::Stage;
 use super::page_request::RequestedAccess;
 use crate::addr::{Iova, PhysAddr, StreamId, SubstreamId};
 
@@ -59,15 +60,6 @@ pub struct Access {
     pub privileged: bool,
 }
 
-/// S2: the stage that faulted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// Stage 1.
-    Stage1,
-    /// Stage 2.
-    Stage2,
-}
-
 /// CLASS: what was being translated or read when the fault happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultClass {
@@ -104,7 +96,7 @@ pub struct TranslationFault {
     pub stall: Option<Stag>,
     /// How memory was accessed.
     pub access: Access,
-    /// Which stage refused.
+    /// S2: which stage refused.
     pub stage: Stage,
     /// What it refused to translate.
     pub class: FaultClass,
