@@ -4,6 +4,8 @@
 #![deny(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod addr;
 pub mod arch;
@@ -18,3 +20,6 @@ pub mod mmio;
 pub mod pgtable;
 #[allow(unsafe_code, reason = "the contract an integrator vouches for")]
 pub mod platform;
+#[cfg(test)]
+#[allow(unsafe_code, reason = "it stands in for the system")]
+mod testing;

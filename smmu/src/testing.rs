@@ -4,8 +4,6 @@
 //! Each address is handed out once, so that a use after free is noticed. A device that does not snoop sees memory as it
 //! was last cleaned, and junk before that.
 
-extern crate std;
-
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -1,8 +1,6 @@
 //! Page tables on the host, looked at from three sides: what the methods say, what is in memory, and what a walker
 //! makes of it that shares no code with them.
 
-extern crate std;
-
 mod concurrency;
 mod lookup;
 mod mapping;
