@@ -5,6 +5,7 @@
 mod base;
 mod demo;
 mod faults;
+mod stale_translation;
 mod system;
 
 use crate::arguments::Arguments;
@@ -33,6 +34,11 @@ pub struct Scenario {
 /// All scenarios; the first is the default.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "demo", description: "DMA through an SMMU, and devices that stray stopped", run: demo::run },
+    Scenario {
+        name: "stale-translation",
+        description: "an invalidation left out on purpose, and what a device can do then",
+        run: stale_translation::run,
+    },
     Scenario { name: "hello", description: "boot, say what was found, and exit", run: base::run },
     Scenario { name: "timer", description: "three interrupts of the architected timer", run: base::timer },
     Scenario { name: "memory", description: "DMA memory taken and given back", run: base::memory },

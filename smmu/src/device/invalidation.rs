@@ -78,11 +78,13 @@ impl<P: Platform> Smmu<P> {
         };
         let levels_up = u32::from(LAST_LEVEL.saturating_sub(level));
         let entry_bytes = granule.bytes() << levels_up.saturating_mul(granule.log2_bytes() - 3);
-        let entries = size_bytes.div_ceil(entry_bytes);
+        let first = start.align_down(entry_bytes);
+        let end = start.get().saturating_add(size_bytes);
+        let entries = end.saturating_sub(first.get()).div_ceil(entry_bytes);
         if entries > SINGLE_COMMANDS_MAX {
             return self.invalidate_all(tag);
         }
-        let addresses = (0..entries).map_while(|index| start.checked_add(index.checked_mul(entry_bytes)?));
+        let addresses = (0..entries).map_while(|index| first.checked_add(index.checked_mul(entry_bytes)?));
         self.run(addresses.map(|address| tag.at(TlbiAddress { address, leaf, range: None })))
     }
 

@@ -33,7 +33,7 @@ fn parts(context: &Context) -> Result<(), String> {
     let started = timer::now();
     println!("== 1. The machine");
     let mut system = System::discover(context)?;
-    let dma_bytes_before = memory::dma::usage().used_bytes;
+    let before = MemoryUse::now(&system);
 
     println!("\n== 2. The disk, through translated DMA");
     disk::read(&mut system, context)?;
@@ -53,12 +53,12 @@ fn parts(context: &Context) -> Result<(), String> {
     }
 
     println!("\n== 5. Summary");
-    summarise(&system, dma_bytes_before)?;
+    summarise(&system, &before)?;
     println!("done after {:.1} s", timer::now().saturating_sub(started).as_secs_f32());
     Ok(())
 }
 
-fn summarise(system: &System, dma_bytes_before: usize) -> Result<(), String> {
+fn summarise(system: &System, before: &MemoryUse) -> Result<(), String> {
     for endpoint in &system.endpoints {
         let device = endpoint.device()?;
         println!("  {:<24} {:>6} faults", device.name(), device.faults());
@@ -71,8 +71,32 @@ fn summarise(system: &System, dma_bytes_before: usize) -> Result<(), String> {
     let counts = iommu::counts();
     println!("  {} translations given, {} taken back, {} events", counts.mapped, counts.unmapped, counts.events);
     record!("summary", "mapped" => counts.mapped, "unmapped" => counts.unmapped, "events" => counts.events);
-    // Second levels of stream tables stay; everything that devices had is back.
-    let dma_bytes = memory::dma::usage().used_bytes;
-    println!("  DMA memory in use: {} KiB before, {} KiB after", dma_bytes_before >> 10, dma_bytes >> 10);
-    Ok(())
+    let after = MemoryUse::now(system);
+    let growth_bytes = after.smmus_bytes.saturating_sub(before.smmus_bytes);
+    println!(
+        "  DMA memory in use: {} KiB before, {} KiB after, {} KiB more of that in stream tables",
+        before.all_bytes >> 10,
+        after.all_bytes >> 10,
+        growth_bytes >> 10
+    );
+    // Second levels of stream tables are there to stay; all that devices had is back.
+    match after.all_bytes == before.all_bytes.saturating_add(growth_bytes) {
+        true => Ok(()),
+        false => Err("DMA memory that devices had was not given back".into()),
+    }
+}
+
+/// DMA memory in use.
+struct MemoryUse {
+    /// In all, in bytes.
+    all_bytes: usize,
+    /// Of that by the SMMUs' own queues and tables.
+    smmus_bytes: usize,
+}
+
+impl MemoryUse {
+    fn now(system: &System) -> Self {
+        let smmus_bytes = system.smmus.iter().map(|instance| instance.smmu.statistics().dma_bytes).sum();
+        Self { all_bytes: memory::dma::usage().used_bytes, smmus_bytes }
+    }
 }
