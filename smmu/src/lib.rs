@@ -1,4 +1,91 @@
-//! An Arm SMMUv3 driver and IOMMU core for bare-metal Rust.
+//! An Arm SMMUv3 driver and IOMMU core for bare-metal Rust: kernels, hypervisors, firmware.
+//!
+//! A device that can do DMA can read and write all of memory, unless something stands in between. On Arm that is the
+//! System Memory Management Unit (SMMU), and this crate makes it do its duty: a device reaches what it was given, for
+//! as long as it was given it, and nothing else. Everything is aborted first and allowed later; every wait has an end;
+//! nothing that a device or a firmware table says can make the crate panic.
+//!
+//! # The layers
+//!
+//! Each uses those below it, and can be used without those above it.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`dma`] | buffers: addresses for them, mappings that undo themselves, bounce buffers |
+//! | [`iommu`] | devices: which sits behind which SMMU, domains, who caused a fault |
+//! | [`firmware`] | the device tree: SMMU nodes, `iommus`, `iommu-map` |
+//! | [`device`] | one SMMUv3: bring-up, queues, stream table, invalidation, events |
+//! | [`pgtable`] | translation tables, stage 1 and 2 |
+//! | [`arch`] | the architecture as data: registers, table entries, commands, events, descriptors |
+//! | [`platform`] | what the system around the crate provides: one trait |
+//!
+//! [`addr`] has the types that keep one kind of address from passing for another. `unsafe` is in [`mmio`], [`memory`] and
+//! where a driver's raw buffer is lent to a device, and nowhere else.
+//!
+//! # Quick start
+//!
+//! Implement [`Platform`](platform::Platform) for the kernel, then:
+//!
+//! ```
+//! extern crate alloc;
+//! use alloc::sync::Arc;
+//! use core::error::Error;
+//!
+//! use smmu::device::{BootPolicy, Smmu};
+//! use smmu::dma::Dma;
+//! use smmu::firmware::{DeviceTree, RequesterId};
+//! use smmu::iommu::{Configuration, Iommus};
+//! use smmu::platform::Platform;
+//!
+//! /// Brings up every SMMU that the device tree names. From here on their devices abort.
+//! fn bring_up<P: Platform>(
+//!     platform: &'static P,
+//!     iommus: &Iommus<P>,
+//!     tree: &DeviceTree<'_>,
+//!     map_registers: impl Fn(u64, u64) -> P::Registers,
+//! ) -> Result<(), Box<dyn Error>> {
+//!     for node in tree.smmus() {
+//!         let node = node?;
+//!         let registers = map_registers(node.base.get(), node.size_bytes);
+//!         let smmu = Arc::new(Smmu::bring_up(platform, registers, node.dma_coherent, BootPolicy::Abort)?);
+//!         // Connect the interrupts in `node.interrupts` to `drain_events` and `handle_global_errors`, then:
+//!         smmu.enable_interrupts()?;
+//!         iommus.register(node.phandle.ok_or("an SMMU without a phandle has no devices")?, smmu)?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! /// Gives one PCI function DMA, just before its driver is probed.
+//! fn bind<P: Platform>(
+//!     platform: &'static P,
+//!     iommus: &Iommus<P>,
+//!     tree: &DeviceTree<'_>,
+//!     host_bridge: &str,
+//!     requester_id: u16,
+//! ) -> Result<Dma<P>, Box<dyn Error>> {
+//!     let map = tree.iommu_map(host_bridge)?.ok_or("the host bridge has no iommu-map")?;
+//!     let device = iommus.add_device("00:01.0 disk".into(), map.fwspec([RequesterId::new(requester_id)]))?;
+//!     match iommus.configure(&device)? {
+//!         Configuration::Configured(attachment) => Ok(Dma::new(platform, attachment, u64::MAX)),
+//!         Configuration::Deferred(missing) => Err(format!("IOMMUs {missing:?} are not up yet").into()),
+//!         Configuration::NoIommu => Err("nothing would stop this device's DMA".into()),
+//!     }
+//! }
+//!
+//! /// What the driver does with it.
+//! fn use_it<P: Platform>(dma: &Dma<P>) -> Result<(), Box<dyn Error>> {
+//!     let ring = dma.allocate_coherent(4096)?;
+//!     let for_the_device = ring.iova();
+//!     // ... tell the device, wait for it ...
+//!     drop(ring); // unmapped, invalidated, synced: only now is its memory free
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Errors
+//!
+//! Every error is an enum with values inside, and prints as a sentence that says which device, StreamID or register, what
+//! was expected and what was found. What had been begun by then has been undone.
 
 #![no_std]
 #![deny(unsafe_code)]
