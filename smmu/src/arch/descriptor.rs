@@ -182,6 +182,7 @@ pub struct LeafAttributes(u64);
 impl LeafAttributes {
     /// Attributes of a leaf for DMA: Access flag set, never executable; at stage 1 open to unprivileged transactions
     /// and tagged with the ASID.
+    #[inline]
     #[must_use]
     pub fn new(stage: Stage, access: Access, memory: MemoryType) -> Self {
         let shareability = memory.shareability().code();
@@ -229,6 +230,7 @@ impl Format {
     const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 
     /// log2 of the bytes that one descriptor at `level` (0 to 3) covers.
+    #[inline]
     #[must_use]
     pub const fn entry_log2_bytes(self, level: u8) -> u32 {
         let granule = self.granule.log2_bytes();
@@ -251,24 +253,23 @@ impl Format {
         (table.align_down(self.granule.bytes()).get() & Self::ADDRESS) | 0b11
     }
 
-    /// The descriptor of a block or page at `level`, `physical` rounded down to its size.
+    /// The descriptor of a block or page at `level`. `physical` is aligned to its size.
+    #[inline]
     #[must_use]
     pub const fn leaf(self, level: u8, physical: PhysAddr, attributes: LeafAttributes) -> u64 {
         let kind = if level == LAST_LEVEL { 0b11 } else { 0b01 };
-        (physical.align_down(1 << self.entry_log2_bytes(level)).get() & Self::ADDRESS) | attributes.0 | kind
+        (physical.get() & Self::ADDRESS) | attributes.0 | kind
     }
 
-    /// The table that a descriptor found at `level` points at, if it does.
+    /// The table that a descriptor found at `level` points at, if it does. Address bits below the granule are RES0.
+    #[inline]
     #[must_use]
     pub const fn next_table(self, level: u8, raw: u64) -> Option<PhysAddr> {
-        if level < LAST_LEVEL && raw & 0b11 == 0b11 {
-            Some(PhysAddr::new(raw & Self::ADDRESS).align_down(self.granule.bytes()))
-        } else {
-            None
-        }
+        if level < LAST_LEVEL && raw & 0b11 == 0b11 { Some(PhysAddr::new(raw & Self::ADDRESS)) } else { None }
     }
 
     /// Decodes a descriptor found at `level`.
+    #[inline]
     #[must_use]
     pub fn decode(self, level: u8, raw: u64) -> Descriptor {
         if let Some(table) = self.next_table(level, raw) {
@@ -284,6 +285,7 @@ impl Format {
         Descriptor::Leaf(self.decode_leaf(physical, raw))
     }
 
+    #[inline]
     fn decode_leaf(self, physical: PhysAddr, raw: u64) -> Leaf {
         match self.stage {
             Stage::Stage1 => {
@@ -354,15 +356,19 @@ mod tests {
     }
 
     #[test]
-    fn blocks_clear_the_type_bit_and_the_address_below_their_size() {
-        let attributes = LeafAttributes::new(Stage::Stage1, Access::ReadWrite, MemoryType::WriteBack);
-        assert_eq!(S1.leaf(2, ADDRESS, attributes), 0x0000_1234_5660_0000 | S1_NEVER | 0xf45);
-        assert_eq!(S1.leaf(1, ADDRESS, attributes), 0x0000_1234_4000_0000 | S1_NEVER | 0xf45);
-        let attributes = LeafAttributes::new(Stage::Stage2, Access::ReadWrite, MemoryType::WriteBack);
-        for (granule, block) in [(Granule::K16, 0x0000_1234_5600_0000), (Granule::K64, 0x0000_1234_4000_0000)] {
+    fn blocks_clear_the_type_bit() {
+        let block = |format: Format, level, physical| {
+            let attributes = LeafAttributes::new(format.stage, Access::ReadWrite, MemoryType::WriteBack);
+            format.leaf(level, PhysAddr::new(physical), attributes)
+        };
+        assert_eq!(block(S1, 2, 0x0000_1234_5660_0000), 0x0000_1234_5660_0000 | S1_NEVER | 0xf45);
+        assert_eq!(block(S1, 1, 0x0000_1234_4000_0000), 0x0000_1234_4000_0000 | S1_NEVER | 0xf45);
+        for (granule, physical) in [(Granule::K16, 0x0000_1234_5600_0000), (Granule::K64, 0x0000_1234_4000_0000)] {
             let format = Format { stage: Stage::Stage2, granule };
-            assert_eq!(format.leaf(2, ADDRESS, attributes), block | S2_NEVER | 0x7fd);
+            assert_eq!(block(format, 2, physical), physical | S2_NEVER | 0x7fd);
         }
+        // An address beyond 48 bits never becomes an attribute.
+        assert_eq!(block(S1, 2, 0xffff_1234_5660_0000), 0x0000_1234_5660_0000 | S1_NEVER | 0xf45);
     }
 
     #[test]

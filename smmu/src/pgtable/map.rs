@@ -79,15 +79,23 @@ impl<P: Platform> PageTable<P> {
         let whole = self.check_map(iova, physical, size_bytes)?;
         let attributes = LeafAttributes::new(self.config.stage, access, memory);
         let visit = self.visit();
-        let mut spares = Spares::new(&self.tables);
-        match self.survey(&visit, whole, &mut spares)? {
-            Some(run) => self.write(&run, whole.physical, attributes),
-            None => self.fill(&visit, whole, attributes, &mut spares)?,
+        // Mostly the entries lie side by side in a table that exists: one walk, and a look at each before it is written.
+        if let Place::Run(run) = self.place(&visit, &whole)?
+            && run.bytes() == size_bytes
+            && let run = self.vacant(run, whole.iova)?
+            && run.bytes() == size_bytes
+        {
+            self.write(&run, whole.physical, attributes);
+        } else {
+            let mut spares = Spares::new(&self.tables);
+            self.survey(&visit, whole, &mut spares)?;
+            self.fill(&visit, whole, attributes, &mut spares)?;
         }
         self.platform.write_barrier();
         Ok(())
     }
 
+    #[inline]
     fn check_map(&self, iova: Iova, physical: PhysAddr, size_bytes: u64) -> Result<Span, MapError> {
         let granule = self.config.granule;
         if size_bytes == 0 {
@@ -106,29 +114,18 @@ impl<P: Platform> PageTable<P> {
         Ok(Span { iova: iova.get(), physical: physical.get(), size_bytes })
     }
 
-    /// Makes sure that all of `whole` is vacant, and reserves the tables that it lacks. Returns the entries if they lie
-    /// side by side in one table.
-    fn survey<'v>(
-        &self,
-        visit: &'v Visit<'_, P>,
-        whole: Span,
-        spares: &mut Spares<'_, P>,
-    ) -> Result<Option<Run<'v>>, MapError> {
+    /// Makes sure that all of `whole` is vacant, and reserves the tables that it lacks.
+    #[cold]
+    fn survey(&self, visit: &Visit<'_, P>, whole: Span, spares: &mut Spares<'_, P>) -> Result<(), MapError> {
         let mut rest = whole;
         while rest.size_bytes != 0 {
             let bytes = match self.place(visit, &rest)? {
-                Place::Run(run) => {
-                    let run = self.vacant(run, rest.iova)?;
-                    if run.bytes() == whole.size_bytes {
-                        return Ok(Some(run));
-                    }
-                    run.bytes()
-                }
+                Place::Run(run) => self.vacant(run, rest.iova)?.bytes(),
                 Place::NoTable { level, .. } => self.reserve(level, &rest, rest.iova == whole.iova, spares)?,
             };
             rest.advance(bytes);
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Reserves the tables between `level`, the last one that has a table, and the next leaf of `rest`. Returns how many
@@ -152,6 +149,7 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Walks down to where the next leaf of `rest` belongs.
+    #[inline]
     fn place<'v>(&self, visit: &'v Visit<'_, P>, rest: &Span) -> Result<Place<'v>, MapError> {
         let mut table = visit.root();
         loop {
@@ -174,6 +172,7 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Shortens a run that starts at `iova` to the entries before the first table.
+    #[inline]
     fn vacant<'v>(&self, run: Run<'v>, iova: u64) -> Result<Run<'v>, MapError> {
         let count = vacant_count(run.entries);
         let (vacant, rest) = run.entries.split_at_checked(count).unwrap_or((run.entries, &[]));
@@ -186,6 +185,7 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Maps `whole`, which [`survey`](Self::survey) has found vacant.
+    #[cold]
     fn fill(
         &self,
         visit: &Visit<'_, P>,
@@ -223,6 +223,7 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Writes the leaves of a run, the first of which maps to `physical`.
+    #[inline]
     fn write(&self, run: &Run<'_>, physical: u64, attributes: LeafAttributes) {
         let mut raw = self.format.leaf(run.level, PhysAddr::new(physical), attributes);
         let mut write = |entry: &AtomicU64| {
@@ -237,6 +238,7 @@ impl<P: Platform> PageTable<P> {
 }
 
 /// How many entries come before the first valid one. Eight are tested at a time.
+#[inline]
 fn vacant_count(entries: &[AtomicU64]) -> usize {
     let get = |entry: &AtomicU64| u64::from_le(entry.load(Ordering::Relaxed));
     let (chunks, _) = entries.as_chunks::<8>();

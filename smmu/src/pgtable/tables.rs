@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::PageTable;
 use crate::addr::PhysAddr;
 use crate::arch::attributes::Granule;
-use crate::arch::descriptor::LAST_LEVEL;
+use crate::arch::descriptor::{Format, LAST_LEVEL};
 use crate::memory::LinkedMemory;
 use crate::platform::{OutOfDmaMemory, Platform};
 
@@ -13,16 +13,19 @@ use crate::platform::{OutOfDmaMemory, Platform};
 ///
 /// Sequentially consistent, which costs an `ldar`: it orders the read after [`Visit::new`], so that a visit which
 /// [`Tables::give_back`] did not count cannot find what was removed before.
+#[inline]
 pub(super) fn load(entry: &AtomicU64) -> u64 {
     u64::from_le(entry.load(Ordering::SeqCst))
 }
 
 /// Writes a descriptor that leads to no table.
+#[inline]
 pub(super) fn store(entry: &AtomicU64, raw: u64) {
     entry.store(raw.to_le(), Ordering::Relaxed);
 }
 
 /// Writes a descriptor if it still is what was `seen`; says whether.
+#[inline]
 pub(super) fn replace(entry: &AtomicU64, seen: u64, raw: u64) -> bool {
     entry.compare_exchange(seen.to_le(), raw.to_le(), Ordering::SeqCst, Ordering::Relaxed).is_ok()
 }
@@ -90,6 +93,7 @@ impl<P: Platform> Tables<P> {
     }
 
     /// Tries again to free what had to wait.
+    #[cold]
     pub(super) fn free_waiting(&self) {
         // Taken before the visitors are counted: a table that is added later may have a visitor that is not seen here.
         let first = self.waiting.swap(0, Ordering::SeqCst);
@@ -188,6 +192,7 @@ pub(super) struct Table<'v> {
 
 impl<'v> Table<'v> {
     /// The entry for an input address, and those after it. Tables have a power of two of entries.
+    #[inline]
     pub(super) fn from(&self, iova: u64) -> &'v [AtomicU64] {
         #[allow(clippy::cast_possible_truncation, reason = "only the bits below the table's length are kept")]
         let index = (iova >> self.shift) as usize & self.words.len().wrapping_sub(1);
@@ -198,31 +203,37 @@ impl<'v> Table<'v> {
 /// While it lives, no table that was reachable when it began is freed.
 pub(super) struct Visit<'t, P: Platform> {
     table: &'t PageTable<P>,
+    /// The table's, at hand on the way down.
+    format: Format,
+    bits_per_level: u32,
 }
 
 impl<'t, P: Platform> Visit<'t, P> {
+    #[inline]
     pub(super) fn new(table: &'t PageTable<P>) -> Self {
         table.tables.visitors.fetch_add(1, Ordering::SeqCst);
-        Self { table }
+        Self { table, format: table.format, bits_per_level: table.geometry.bits_per_level }
     }
 
     /// The first table; concatenated ones are one.
+    #[inline]
     pub(super) fn root(&self) -> Table<'_> {
         let geometry = &self.table.geometry;
         Table { words: self.table.root.words(), level: geometry.start_level, shift: geometry.start_shift }
     }
 
     /// The table that `raw`, an entry of `table`, points at, if it does.
+    #[inline]
     pub(super) fn below(&self, table: &Table<'_>, raw: u64) -> Option<Table<'_>> {
-        let address = self.table.format.next_table(table.level, raw)?;
-        let shift = table.shift - self.table.geometry.bits_per_level;
+        let address = self.format.next_table(table.level, raw)?;
+        let shift = table.shift - self.bits_per_level;
         Some(Table { words: self.table.tables.words(address), level: table.level + 1, shift })
     }
 
     /// Takes the table that `raw` points at, an entry which the caller has just cleared, and all tables below it.
     pub(super) fn gather(&self, parent: &Table<'_>, raw: u64, list: &mut TableList) {
         if let Some(table) = self.below(parent, raw)
-            && let Some(address) = self.table.format.next_table(parent.level, raw)
+            && let Some(address) = self.format.next_table(parent.level, raw)
         {
             self.gather_below(table, list);
             list.push(&self.table.tables, address);
@@ -237,7 +248,7 @@ impl<'t, P: Platform> Visit<'t, P> {
         }
         for entry in table.words {
             let raw = load(entry);
-            if self.table.format.next_table(table.level, raw).is_some() && replace(entry, raw, 0) {
+            if self.format.next_table(table.level, raw).is_some() && replace(entry, raw, 0) {
                 self.gather(&table, raw, list);
             }
         }
@@ -247,7 +258,8 @@ impl<'t, P: Platform> Visit<'t, P> {
 impl<P: Platform> Drop for Visit<'_, P> {
     fn drop(&mut self) {
         let tables = &self.table.tables;
-        if tables.visitors.fetch_sub(1, Ordering::SeqCst) == 1 && tables.waiting.load(Ordering::Relaxed) != 0 {
+        let others = tables.visitors.fetch_sub(1, Ordering::SeqCst) != 1;
+        if !others && tables.waiting.load(Ordering::Relaxed) != 0 {
             tables.free_waiting();
         }
     }

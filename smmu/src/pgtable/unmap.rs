@@ -135,9 +135,7 @@ impl<P: Platform> PageTable<P> {
             self.clear_entries(first.entries);
             Some(first.level)
         } else {
-            let level = self.common_level(&visit, whole, &first)?;
-            self.clear(&visit, whole, &mut removed);
-            level
+            self.clear_parts(&visit, whole, &first, &mut removed)?
         };
         // Whoever invalidates, on whatever CPU: the SMMU walks again only after it sees the entries cleared.
         self.platform.write_barrier();
@@ -148,6 +146,24 @@ impl<P: Platform> PageTable<P> {
     /// Whether `leaves` are all of a table that may be removed.
     fn fills_removable_table(&self, leaves: &Leaves<'_>) -> bool {
         leaves.level != self.geometry.start_level && leaves.entries.len() >> self.geometry.bits_per_level != 0
+    }
+
+    /// Unmaps what is not all in one table, or all of one. Returns the level of the leaves if they share one.
+    #[cold]
+    fn clear_parts(
+        &self,
+        visit: &Visit<'_, P>,
+        whole: Span,
+        first: &Leaves<'_>,
+        removed: &mut TableList,
+    ) -> Result<Option<u8>, UnmapError> {
+        let level = self.common_level(visit, whole, first)?;
+        let mut rest = whole;
+        while rest.size_bytes != 0 {
+            let bytes = self.clear_next(visit, &rest, removed);
+            rest.advance(bytes);
+        }
+        Ok(level)
     }
 
     /// Makes sure that `whole`, which starts with `first`, consists of whole leaves. Returns their level if they share one.
@@ -164,6 +180,7 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Walks down to the leaves that `rest` starts with; at least one.
+    #[inline]
     fn leaves<'v>(&self, visit: &'v Visit<'_, P>, rest: &Span) -> Result<Leaves<'v>, UnmapError> {
         let not_mapped = UnmapError::NotMapped { iova: Iova::new(rest.iova) };
         let mut table = visit.root();
@@ -190,6 +207,7 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// How many leaves come before the first entry that is none. Eight are tested at a time.
+    #[inline]
     fn leaf_count(&self, level: u8, entries: &[AtomicU64]) -> usize {
         let get = |entry: &AtomicU64| u64::from_le(entry.load(Ordering::Relaxed));
         let is_leaf = |entry: &&AtomicU64| get(entry) & 1 == 1 && self.format.next_table(level, get(entry)).is_none();
@@ -201,15 +219,6 @@ impl<P: Platform> PageTable<P> {
         let full = full_chunks.count() * 8;
         let rest = entries.get(full..).unwrap_or_default();
         full + rest.iter().take_while(is_leaf).count()
-    }
-
-    /// Clears `whole`, which consists of whole leaves, and removes the tables of which it covers everything.
-    fn clear(&self, visit: &Visit<'_, P>, whole: Span, removed: &mut TableList) {
-        let mut rest = whole;
-        while rest.size_bytes != 0 {
-            let bytes = self.clear_next(visit, &rest, removed);
-            rest.advance(bytes);
-        }
     }
 
     /// Clears what `rest` starts with: a table, or the leaves side by side in one. Returns how many bytes that was.
@@ -244,7 +253,9 @@ impl<P: Platform> PageTable<P> {
     }
 
     fn clear_entries(&self, entries: &[AtomicU64]) {
-        entries.iter().for_each(|entry| store(entry, 0));
+        let (chunks, rest) = entries.as_chunks::<8>();
+        chunks.iter().for_each(|chunk| chunk.iter().for_each(|entry| store(entry, 0)));
+        rest.iter().for_each(|entry| store(entry, 0));
         self.clean(entries);
     }
 }

@@ -1,11 +1,14 @@
 //! Several CPUs at once.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Barrier;
 use std::thread;
 
-use super::{K, M, config, table};
+use super::walker::walk;
+use super::{K, M, TableConfig, config, table};
 use crate::addr::{Iova, PhysAddr};
 use crate::arch::attributes::Granule;
+use crate::pgtable::tables::{Spares, replace};
 use crate::pgtable::{Access, MemoryType, PageTable, Stage};
 use crate::testing::TestPlatform;
 
@@ -85,4 +88,38 @@ fn reading_and_misusing_the_same_range_stays_within_live_memory() {
             }
         }
     });
+}
+
+/// What is not in memory yet is junk there, and junk is a valid descriptor: a table linked before it was cleaned is found.
+#[test]
+fn a_walker_that_does_not_snoop_never_meets_junk() {
+    let (platform, table) = table(TableConfig { coherent: false, ..config(Stage::Stage1, Granule::K4, 48) });
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                assert!(map(&table, round * 2 * M, 4 * K, 4 * K));
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            for round in 0..ROUNDS {
+                let found = walk(platform, &table, round * 2 * M).map(|found| found.physical);
+                assert!(matches!(found, None | Some(0x1000)), "{found:x?}");
+                assert_eq!(walk(platform, &table, round * 2 * M + 64 * K), None);
+            }
+        }
+    });
+}
+
+/// Between a link and the cleaning of the entry that holds it, somebody else may already map through it, and must not
+/// return before the SMMU can follow.
+#[test]
+fn mapping_through_a_link_that_has_not_reached_memory_cleans_it() {
+    let (platform, table) = table(TableConfig { coherent: false, ..config(Stage::Stage1, Granule::K64, 42) });
+    let below = Spares::new(&table.tables).take().unwrap();
+    table.clean(table.tables.words(below));
+    assert!(replace(&table.root.words()[0], 0, table.format.table(below)));
+    assert!(map(&table, 0, 64 * K, 64 * K));
+    assert_eq!(walk(platform, &table, 0).map(|found| found.physical), Some(64 * K));
 }
