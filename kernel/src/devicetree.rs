@@ -1,6 +1,6 @@
 //! The device tree that the loader passed: checked before it is read, and the few questions that the kernel's base asks it.
 //!
-//! The `fdt` crate reads it through its fallible interface. What its arithmetic takes for granted is checked here first.
+//! The `fdt` crate reads it through its fallible interface, after `smmu` has checked what its arithmetic takes for granted.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -10,6 +10,7 @@ use fdt::nodes::Node as FdtNode;
 use fdt::parsing::{NoPanic, unaligned::UnalignedParser};
 use fdt::{Fdt, FdtError};
 use smmu::addr::PhysAddr;
+use smmu::firmware::{FirmwareError, check_blob};
 
 /// The `fdt` crate's parser in the mode that returns errors.
 pub type Parser = (UnalignedParser<'static>, NoPanic);
@@ -20,21 +21,14 @@ pub type Node = FdtNode<'static, Parser>;
 
 /// The most that the boot protocol allows a device tree to be, in bytes; as much is mapped when it is first read.
 const MAX_BYTES: usize = 2 << 20;
-/// The header's size in bytes (Devicetree Specification 5.2).
-const HEADER_BYTES: usize = 40;
 
 /// The device tree is missing, damaged, or lacks something that the kernel cannot do without.
 #[derive(Debug)]
 pub enum DeviceTreeError {
     /// The loader passed no usable address in x0.
     Address(usize),
-    /// The header's field names a part that does not lie inside the tree.
-    Header {
-        /// The header field, as the specification calls it.
-        field: &'static str,
-        /// Its value.
-        value: usize,
-    },
+    /// What lies there is damaged.
+    Blob(FirmwareError),
     /// The tree's structure is damaged.
     Parse(FdtError),
     /// No node is compatible with any of these.
@@ -62,9 +56,7 @@ impl fmt::Display for DeviceTreeError {
             Self::Address(address) => {
                 write!(f, "device tree: the loader passed {address:#x} in x0, which is not the address of one")
             }
-            Self::Header { field, value } => {
-                write!(f, "device tree: header field {field} is {value:#x}, which does not lie inside the tree")
-            }
+            Self::Blob(error) => error.fmt(f),
             Self::Parse(error) => write!(f, "device tree: {error}"),
             Self::NoNode(compatible) => write!(f, "device tree: no node is compatible with any of {compatible:?}"),
             Self::Property { node, property, expected } => {
@@ -95,39 +87,18 @@ impl fmt::Display for NodeName {
     }
 }
 
-/// Checks the header of the tree at `address` and opens it.
+/// Checks the tree at `address` and opens it.
 ///
 /// # Errors
 ///
-/// [`DeviceTreeError::Address`], [`DeviceTreeError::Header`] or [`DeviceTreeError::Parse`].
+/// [`DeviceTreeError::Address`], [`DeviceTreeError::Blob`] or [`DeviceTreeError::Parse`].
 pub fn open(address: usize) -> Result<DeviceTree, DeviceTreeError> {
     if address == 0 || !address.is_multiple_of(8) {
         return Err(DeviceTreeError::Address(address));
     }
     // SAFETY: the boot protocol says that a tree lies there; the boot code has mapped `MAX_BYTES` from there on.
-    let header = unsafe { core::slice::from_raw_parts(address as *const u8, HEADER_BYTES) };
-    let field = |index: usize| -> usize {
-        let bytes = header.get(index * 4..index * 4 + 4).and_then(|bytes| bytes.try_into().ok());
-        bytes.map_or(0, u32::from_be_bytes) as usize
-    };
-    if field(0) != 0xd00d_feed {
-        return Err(DeviceTreeError::Address(address));
-    }
-    let total = field(1);
-    if !(HEADER_BYTES..=MAX_BYTES).contains(&total) {
-        return Err(DeviceTreeError::Header { field: "totalsize", value: total });
-    }
-    // Eight bytes are the least that a structure block can be, and what `fdt` takes for granted.
-    for (field, offset, size, least) in
-        [("off_dt_struct", field(2), field(9), 8), ("off_dt_strings", field(3), field(8), 0)]
-    {
-        if size < least || offset < HEADER_BYTES || offset.saturating_add(size) > total {
-            return Err(DeviceTreeError::Header { field, value: offset });
-        }
-    }
-    // SAFETY: as above; `total` is at most `MAX_BYTES`.
-    let bytes = unsafe { core::slice::from_raw_parts(address as *const u8, total) };
-    let tree = Fdt::<Parser>::new_unaligned_fallible(bytes)?;
+    let buffer = unsafe { core::slice::from_raw_parts(address as *const u8, MAX_BYTES) };
+    let tree = Fdt::<Parser>::new_unaligned_fallible(check_blob(buffer).map_err(DeviceTreeError::Blob)?)?;
     tree.root()?;
     Ok(tree)
 }

@@ -27,8 +27,13 @@ fn error(offset_bytes: usize, problem: BlobProblem) -> FirmwareError {
     FirmwareError::Blob { offset_bytes, problem }
 }
 
-/// Checks header and structure; returns the blob without what follows it in the buffer.
-pub(super) fn check(buffer: &[u8]) -> Result<&[u8], FirmwareError> {
+/// Checks the header and structure of the device tree at the start of `buffer`, and returns it without what follows it
+/// there. The `fdt` crate then reads all of it, and nothing beside it.
+///
+/// # Errors
+///
+/// [`FirmwareError::Blob`] names the byte at fault.
+pub fn check_blob(buffer: &[u8]) -> Result<&[u8], FirmwareError> {
     let Some(&header) = buffer.as_chunks::<4>().0.first_chunk::<10>() else {
         return Err(error(0, BlobProblem::Cut { wanted_bytes: HEADER_BYTES, found_bytes: buffer.len() }));
     };

@@ -23,6 +23,7 @@ mod warning;
 #[cfg(test)]
 mod tests;
 
+pub use blob::check_blob;
 pub use error::{BlobProblem, FirmwareError, Place, PropertyError, PropertyProblem};
 pub use interrupts::{Interrupt, SmmuInterrupts};
 pub use iommu_map::{IommuMap, RequesterId};

@@ -10,7 +10,7 @@ use fdt::helpers::UnalignedFallibleNode;
 use fdt::nodes::{AsNode, NodeName};
 use fdt::{Fdt, FdtError};
 
-use super::blob;
+use super::blob::check_blob;
 use super::error::{FirmwareError, PropertyError, PropertyProblem};
 use super::property::Property;
 use crate::iommu::fwspec::Phandle;
@@ -43,7 +43,7 @@ impl<'a> DeviceTree<'a> {
     /// [`FirmwareError::Blob`] names the first damaged byte: a device tree in which one token is wrong may hide an
     /// SMMU, so none of it is used.
     pub fn new(bytes: &'a [u8]) -> Result<Self, FirmwareError> {
-        Self::index(blob::check(bytes)?).map_err(|error| FirmwareError::Reader { message: error.to_string() })
+        Self::index(check_blob(bytes)?).map_err(|error| FirmwareError::Reader { message: error.to_string() })
     }
 
     fn index(blob: &'a [u8]) -> Result<Self, FdtError> {
