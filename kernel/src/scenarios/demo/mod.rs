@@ -70,9 +70,17 @@ fn summarise(system: &System, before: &MemoryUse) -> Result<(), String> {
     }
     let counts = iommu::counts();
     println!("  {} translations given, {} taken back, {} events", counts.mapped, counts.unmapped, counts.events);
-    record!("summary", "mapped" => counts.mapped, "unmapped" => counts.unmapped, "events" => counts.events);
     let after = MemoryUse::now(system);
     let growth_bytes = after.smmus_bytes.saturating_sub(before.smmus_bytes);
+    record!(
+        "summary",
+        "mapped" => counts.mapped,
+        "unmapped" => counts.unmapped,
+        "events" => counts.events,
+        "dma_bytes_before" => before.all_bytes,
+        "dma_bytes_after" => after.all_bytes,
+        "stream_table_bytes" => growth_bytes,
+    );
     println!(
         "  DMA memory in use: {} KiB before, {} KiB after, {} KiB more of that in stream tables",
         before.all_bytes >> 10,
