@@ -1,1 +1,1 @@
-//! Tests that cross packages.
+//! Tests that cross packages. Those that boot the kernel in QEMU are in `tests/boot`.

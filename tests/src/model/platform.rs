@@ -1,0 +1,244 @@
+//! [`Platform`] over the model's memory: what a kernel would provide, with everything under the test's control.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use smmu::addr::PhysAddr;
+use smmu::platform::{DmaBlock, OutOfDmaMemory, Platform};
+
+use super::laws::{Law, Violation};
+use super::memory::{Memory, Misuse};
+use super::registers::ModelRegisters;
+use super::{Shared, lock};
+
+/// How long a register read takes.
+const REGISTER_READ: Duration = Duration::from_nanos(100);
+
+/// A system without a CPU: memory, a clock that stands still but for [`relax`](Platform::relax) and register reads, and
+/// the SMMUs that share both.
+pub struct ModelPlatform {
+    memory: Mutex<Memory>,
+    smmus: Mutex<Vec<Weak<Shared>>>,
+    violations: Mutex<Vec<Violation>>,
+    /// Threads that have passed a write barrier since their last register write.
+    fenced: Mutex<HashSet<ThreadId>>,
+    nanoseconds: AtomicU64,
+    relax_nanoseconds: AtomicU64,
+    allocations_left: AtomicUsize,
+}
+
+impl ModelPlatform {
+    /// A platform that lives for ever, as the driver wants it. Its memory is given back.
+    #[must_use]
+    pub fn leaked() -> &'static Self {
+        Box::leak(Box::new(Self {
+            memory: Mutex::new(Memory::new()),
+            smmus: Mutex::default(),
+            violations: Mutex::default(),
+            fenced: Mutex::default(),
+            nanoseconds: AtomicU64::new(0),
+            relax_nanoseconds: AtomicU64::new(1000),
+            allocations_left: AtomicUsize::new(usize::MAX),
+        }))
+    }
+
+    /// Lets `count` more allocations succeed, and then none. `usize::MAX` means no limit.
+    pub fn allow_allocations(&self, count: usize) {
+        self.allocations_left.store(count, Ordering::SeqCst);
+    }
+
+    /// Hands freed memory out again at once, the latest first, so that stale translations lead to somebody else's data.
+    pub fn reuse_freed_memory(&self, reuse: bool) {
+        self.memory().set_reuse(reuse);
+    }
+
+    /// Makes hardware's accesses to these physical addresses abort.
+    pub fn abort_at(&self, ranges: impl IntoIterator<Item = Range<u64>>) {
+        self.memory().set_aborting(ranges.into_iter().collect());
+    }
+
+    /// How many blocks are allocated.
+    #[must_use]
+    pub fn block_count(&self) -> usize {
+        self.memory().block_count()
+    }
+
+    /// Moves the clock.
+    pub fn advance(&self, time: Duration) {
+        self.nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::SeqCst);
+    }
+
+    /// A buffer for a device driver, outside of what the driver under test allocates.
+    ///
+    /// # Panics
+    ///
+    /// If the host has no memory.
+    #[must_use]
+    pub fn buffer(&'static self, size_bytes: usize) -> Buffer {
+        let (pointer, physical) = self.memory().allocate(size_bytes, 4096).expect("memory for a buffer");
+        let physical = PhysAddr::new(physical);
+        Buffer { platform: self, block: DmaBlock { pointer, physical, size_bytes, alignment_bytes: 4096 } }
+    }
+
+    /// Takes out what laws were broken so far.
+    #[must_use]
+    pub fn take_violations(&self) -> Vec<Violation> {
+        let misuses = self.memory().written_after_free();
+        misuses.into_iter().for_each(|details| self.report(Law::Memory, details));
+        std::mem::take(&mut *lock(&self.violations))
+    }
+
+    pub(super) fn report(&self, law: Law, details: impl Into<String>) {
+        let mut violations = lock(&self.violations);
+        let violation = Violation { law, details: details.into() };
+        if violations.last() != Some(&violation) {
+            violations.push(violation);
+        }
+    }
+
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, smmu: &Arc<Shared>, relax: Duration) {
+        lock(&self.smmus).push(Arc::downgrade(smmu));
+        self.relax_nanoseconds.store(relax.as_nanos() as u64, Ordering::SeqCst);
+    }
+
+    /// Whether the calling thread has passed a barrier since it was last asked.
+    pub(super) fn take_fence(&self) -> bool {
+        lock(&self.fenced).remove(&thread::current().id())
+    }
+
+    pub(super) fn register_read(&self) {
+        self.advance(REGISTER_READ);
+    }
+
+    fn each_smmu(&self, mut visit: impl FnMut(&Shared)) {
+        let smmus: Vec<_> = lock(&self.smmus).iter().filter_map(Weak::upgrade).collect();
+        smmus.iter().for_each(|smmu| visit(smmu));
+    }
+}
+
+// SAFETY: blocks are zeroed heap memory, owned until freed; the map from physical addresses is kept exactly; the host's
+// atomics are sequentially consistent where the model uses them.
+unsafe impl Platform for ModelPlatform {
+    type Registers = ModelRegisters;
+    type Lock = spin::Mutex<()>;
+
+    fn allocate(&self, size_bytes: usize, alignment_bytes: usize) -> Result<DmaBlock, OutOfDmaMemory> {
+        let out = OutOfDmaMemory { size_bytes, alignment_bytes };
+        let take = |left: usize| if left == usize::MAX { Some(left) } else { left.checked_sub(1) };
+        self.allocations_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).map_err(|_| out)?;
+        let (pointer, physical) = self.memory().allocate(size_bytes, alignment_bytes).ok_or(out)?;
+        Ok(DmaBlock { pointer, physical: PhysAddr::new(physical), size_bytes, alignment_bytes })
+    }
+
+    unsafe fn free(&self, block: DmaBlock) {
+        let start = block.physical.get();
+        self.each_smmu(|smmu| lock(&smmu.machine).check_free(start..start + block.size_bytes as u64));
+        let freed: Result<(), Misuse> = self.memory().free(&block);
+        if let Err(details) = freed {
+            self.report(Law::Memory, details);
+        }
+    }
+
+    fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
+        let found = self.memory().pointer(physical.get());
+        found.unwrap_or_else(|| {
+            self.report(Law::Memory, format!("{physical} is not in memory, or was freed"));
+            panic!("{physical} is not in memory, or was freed");
+        })
+    }
+
+    fn physical(&self, pointer: NonNull<u8>) -> Option<PhysAddr> {
+        self.memory().physical(pointer).map(PhysAddr::new)
+    }
+
+    fn write_barrier(&self) {
+        lock(&self.fenced).insert(thread::current().id());
+    }
+
+    fn read_barrier(&self) {}
+
+    fn clean_cache(&self, start: NonNull<u8>, size_bytes: usize) {
+        let mut memory = self.memory();
+        match memory.physical(start) {
+            Some(physical) => memory.clean(physical, size_bytes),
+            None => self.report(Law::Memory, "cache maintenance of what is no memory"),
+        }
+    }
+
+    fn invalidate_cache(&self, start: NonNull<u8>, size_bytes: usize) {
+        let mut memory = self.memory();
+        match memory.physical(start) {
+            Some(physical) => memory.invalidate(physical, size_bytes),
+            None => self.report(Law::Memory, "cache maintenance of what is no memory"),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds.load(Ordering::SeqCst))
+    }
+
+    fn relax(&self) {
+        self.nanoseconds.fetch_add(self.relax_nanoseconds.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.each_smmu(|smmu| lock(&smmu.machine).tick());
+        thread::yield_now();
+    }
+}
+
+impl fmt::Debug for ModelPlatform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelPlatform").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+/// Memory of a device driver's own, freed on drop.
+#[derive(Debug)]
+pub struct Buffer {
+    platform: &'static ModelPlatform,
+    block: DmaBlock,
+}
+
+impl Buffer {
+    /// The memory, for the driver under test.
+    #[must_use]
+    pub fn pointer(&self) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(self.block.pointer, self.block.size_bytes)
+    }
+
+    /// Where hardware finds it.
+    #[must_use]
+    pub fn physical(&self) -> PhysAddr {
+        self.block.physical
+    }
+
+    /// Fills it, as the CPU.
+    pub fn fill(&self, value: u8) {
+        // SAFETY: the block is the buffer's; no device accesses it while the test fills it.
+        unsafe { self.block.pointer.write_bytes(value, self.block.size_bytes) }
+    }
+
+    /// Its contents, as the CPU sees them.
+    #[must_use]
+    pub fn contents(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.block.size_bytes];
+        // SAFETY: the block is the buffer's; no device accesses it while the test looks.
+        unsafe { self.block.pointer.copy_to_nonoverlapping(NonNull::from(&mut bytes[..]).cast(), bytes.len()) }
+        bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `ModelPlatform::buffer`, freed once.
+        unsafe { self.platform.free(self.block) }
+    }
+}

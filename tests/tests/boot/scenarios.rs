@@ -1,0 +1,55 @@
+//! Scenarios that show one thing each.
+
+use qemu::machine::{Gic, Machine};
+use qemu::outcome::Outcome;
+
+use crate::boot::{Boot, demo_machine};
+
+#[test]
+fn hello() {
+    let booted = Boot::new("hello", Machine::default()).run();
+    booted.assert_outcome(Outcome::Success);
+    booted.assert_shows("hello from the kernel");
+    assert!(booted.record("hello")["heap_bytes"].as_u64() > Some(0));
+}
+
+#[test]
+fn timer_interrupts_with_each_gic() {
+    for gic in [Gic::V2, Gic::V3] {
+        let booted = Boot::new("timer", Machine { gic, ..Machine::default() }).run();
+        booted.assert_outcome(Outcome::Success);
+        booted.assert_shows("timer interrupt 3");
+        assert_eq!(booted.record("timer")["interrupts"], 3, "{gic:?}");
+    }
+}
+
+#[test]
+fn dma_memory() {
+    let booted = Boot::new("memory", Machine::default()).run();
+    booted.assert_outcome(Outcome::Success);
+    let record = booted.record("memory");
+    for property in ["sound", "restored", "refused"] {
+        assert_eq!(record[property], true, "{property}");
+    }
+}
+
+#[test]
+fn a_missing_invalidation_is_seen() {
+    let booted = Boot::new("stale-translation", demo_machine()).logged(&[]).run();
+    booted.assert_outcome(Outcome::Success);
+    let record = booted.record("stale-translation");
+    assert_eq!(record["seen_without_invalidation"], true);
+    assert_eq!(record["stopped_after_invalidation"], true);
+    booted.assert_shows("unmapped, but nothing invalidated: the device's write arrives");
+    booted.assert_shows("\ninvalidated: the device's write is stopped");
+    // Edu's, and only once the SMMU had forgotten the translation.
+    assert_eq!(booted.log.events(), [("SMMU_EVT_F_TRANSLATION", 0x18)].into());
+}
+
+#[test]
+fn an_unknown_scenario() {
+    let booted = Boot::new("nonsense", Machine::default()).run();
+    booted.assert_outcome(Outcome::Failed);
+    booted.assert_shows("there is no scenario `nonsense`; there are:");
+    booted.assert_shows("  stale-translation ");
+}
