@@ -1,7 +1,7 @@
 //! A private copy of QEMU from the system's own package mirror, unpacked under the target folder.
 //!
-//! What lives here: making the copy without privileges and without touching the system ([`apt`], [`packages`]),
-//! noticing damage ([`manifest`]), and how a copy is started. What does not: the choice between it and other QEMUs
+//! What lives here: making the copy without privileges and without touching the system (`apt`, `packages`),
+//! noticing damage (`manifest`), and how a copy is started. What does not: the choice between it and other QEMUs
 //! ([`crate::locate`]).
 //!
 //! The folder holds `root`, which appears whole or not at all, the packages it was made from, so that damage is mended
