@@ -29,7 +29,11 @@ pub(crate) struct TestPlatform {
     allocations_left: AtomicUsize,
     barriers: AtomicUsize,
     nanoseconds: AtomicU64,
+    watcher: Mutex<Option<Watcher>>,
 }
+
+/// Looks at memory while the code under test is half-way.
+type Watcher = Box<dyn FnMut(&TestPlatform) + Send>;
 
 struct Memory {
     /// By physical address.
@@ -54,12 +58,24 @@ impl TestPlatform {
             allocations_left: AtomicUsize::new(usize::MAX),
             barriers: AtomicUsize::new(0),
             nanoseconds: AtomicU64::new(0),
+            watcher: Mutex::new(None),
         }))
     }
 
     /// Lets `count` more allocations succeed, and then none.
     pub(crate) fn allow_allocations(&self, count: usize) {
         self.allocations_left.store(count, Ordering::SeqCst);
+    }
+
+    /// Calls `watcher` before every barrier and every cache maintenance from now on.
+    pub(crate) fn watch(&self, watcher: impl FnMut(&TestPlatform) + Send + 'static) {
+        *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(watcher));
+    }
+
+    fn call_watcher(&self) {
+        if let Some(watcher) = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            watcher(self);
+        }
     }
 
     /// Blocks that have not been freed.
@@ -144,12 +160,14 @@ unsafe impl Platform for TestPlatform {
     }
 
     fn write_barrier(&self) {
+        self.call_watcher();
         self.barriers.fetch_add(1, Ordering::SeqCst);
     }
 
     fn read_barrier(&self) {}
 
     fn clean_cache(&self, start: NonNull<u8>, size_bytes: usize) {
+        self.call_watcher();
         let physical = self.physical(start).expect("only DMA memory is cleaned").get();
         let mut memory = self.lock();
         let (block_start, block) = memory.blocks.range_mut(..=physical).next_back().expect("found before");

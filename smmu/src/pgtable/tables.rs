@@ -60,8 +60,8 @@ impl<P: Platform> Tables<P> {
         self.memory.words(table)
     }
 
-    /// Gives back removed tables that the SMMU has forgotten: now if nobody is visiting, or else when the last visitor
-    /// has left.
+    /// Gives back removed tables that the SMMU has forgotten: now if nobody is visiting, or else as soon as a visitor
+    /// leaves and finds itself the last.
     pub(super) fn give_back(&self, mut list: TableList) {
         if self.visitors.load(Ordering::SeqCst) == 0 {
             self.free_now(list);

@@ -217,3 +217,46 @@ fn a_map_ends_with_a_barrier() {
     map(&table, 4 * K, 0, 4 * K).unwrap();
     assert_eq!(platform.barriers(), before + 1);
 }
+
+/// A dirty line may be written back at any moment, so a link can be in memory before anybody cleans it. What is not in
+/// memory is junk there, and junk is a valid descriptor.
+#[test]
+fn a_table_is_in_memory_before_anything_links_to_it() {
+    let config = TableConfig { coherent: false, ..config(Stage::Stage1, Granule::K4, 48) };
+    let (platform, table) = table(config);
+    let root = table.root().get();
+    platform.watch(move |platform| {
+        let mut address = root;
+        for shift in [39, 30, 21, 12] {
+            let at = PhysAddr::new(address + 8 * (((5 * G) >> shift) & 0x1ff));
+            assert_ne!(platform.memory_word(at), u64::MAX, "junk within reach");
+            let raw = platform.snooped_word(at);
+            if raw & 3 != 3 {
+                break;
+            }
+            address = raw & 0x0000_ffff_ffff_f000;
+        }
+    });
+    map(&table, 5 * G, 0x1000, 4 * K).unwrap();
+    assert_eq!(level(platform, &table, 5 * G), Some(3));
+}
+
+#[test]
+fn an_overlap_is_found_wherever_it_is() {
+    for position in 0..20 {
+        let (_, table) = table(config(Stage::Stage1, Granule::K4, 40));
+        map(&table, position * 4 * K, 0, 4 * K).unwrap();
+        let overlap = MapError::Overlap { iova: Iova::new(position * 4 * K) };
+        assert_eq!(map(&table, 0, 0, 20 * 4 * K), Err(overlap));
+    }
+}
+
+#[test]
+fn entries_beside_a_mapping_are_zero() {
+    let (_, table) = table(config(Stage::Stage1, Granule::K4, 48));
+    map(&table, 512 * G - 4 * K, 0, 8 * K).unwrap();
+    for beside in [512 * G - 2 * M, 512 * G + 8 * K] {
+        assert_eq!(table.trace(Iova::new(beside)).descriptor(3), Some(0));
+    }
+    assert_eq!(table.trace(Iova::new(511 * G)).descriptor(2), Some(0));
+}

@@ -43,10 +43,10 @@ enum Operation {
     Unmap {
         at: Pages,
     },
-    /// Unmaps what one random page's neighbourhood holds, so that most unmaps succeed.
+    /// Unmaps what follows one random page, or fills its table, so that most unmaps succeed and some remove tables.
     UnmapMapped {
         which: prop::sample::Index,
-        leaves: usize,
+        leaves: Option<usize>,
     },
 }
 
@@ -70,15 +70,23 @@ impl Checked {
             Operation::Unmap { at } => self.unmap(at.first * page, at.count * page),
             Operation::UnmapMapped { which, leaves } => {
                 let starts: Vec<_> = self.pages.keys().copied().collect();
-                if let Some(start) = (!starts.is_empty()).then(|| self.pages[which.get(&starts)].leaf_start) {
-                    let mut end = start;
-                    for _ in 0..*leaves {
-                        end += self.pages.get(&end).map_or(0, |page| page.leaf_bytes);
-                    }
-                    self.unmap(start, end - start);
+                if !starts.is_empty() {
+                    self.unmap_mapped(self.pages[which.get(&starts)].leaf_start, *leaves);
                 }
             }
         }
+    }
+
+    /// Unmaps leaves from `start` on; or as many as follow each other from the start of its table.
+    fn unmap_mapped(&mut self, start: u64, leaves: Option<usize>) {
+        let table_start = start / block_bytes(self.table.config().granule) * block_bytes(self.table.config().granule);
+        let start = if leaves.is_none() && self.pages.contains_key(&table_start) { table_start } else { start };
+        let mut end = start;
+        for _ in 0..leaves.unwrap_or(usize::MAX) {
+            let Some(page) = self.pages.get(&end) else { break };
+            end += page.leaf_bytes;
+        }
+        self.unmap(start, end - start);
     }
 
     fn map(&mut self, iova: u64, to: u64, bytes: u64, access: Access, memory: MemoryType, allocations: Option<usize>) {
@@ -200,7 +208,7 @@ fn operation(config: TableConfig) -> impl Strategy<Value = Operation> {
     prop_oneof![
         4 => map,
         1 => pages(config).prop_map(|at| Operation::Unmap { at }),
-        3 => (any::<prop::sample::Index>(), 1..6usize)
+        3 => (any::<prop::sample::Index>(), prop::option::of(1..6usize))
             .prop_map(|(which, leaves)| Operation::UnmapMapped { which, leaves }),
     ]
 }
