@@ -20,7 +20,7 @@ use smmu::pgtable::{Access, MemoryType, PageTable, Stage, TableConfig};
 use super::Context;
 use super::system::System;
 use crate::drivers::DriverKind;
-use crate::drivers::edu::Edu;
+use crate::drivers::edu::{BUFFER_BYTES, Edu};
 use crate::platform::{Kernel, PLATFORM};
 use crate::power::ExitCode;
 use crate::{println, record};
@@ -57,10 +57,10 @@ fn show(context: &Context) -> Result<(), String> {
 
     let mut edu = Edu::new(&mut endpoint.function).map_err(|error| error.to_string())?;
     fill(&page, WRITTEN);
-    edu.copy_from_memory(IOVA, 0, PAGE_BYTES).map_err(|error| error.to_string())?;
+    edu.copy_from_memory(IOVA, 0, BUFFER_BYTES).map_err(|error| error.to_string())?;
     let mut write_arrives = || -> Result<bool, String> {
         fill(&page, BLANK);
-        edu.copy_to_memory(IOVA, 0, PAGE_BYTES).map_err(|error| error.to_string())?;
+        edu.copy_to_memory(IOVA, 0, BUFFER_BYTES).map_err(|error| error.to_string())?;
         Ok(page.words().iter().any(|word| word.load(Ordering::Relaxed) != BLANK))
     };
     let mapped = write_arrives()?;

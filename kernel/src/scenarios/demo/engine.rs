@@ -15,6 +15,9 @@ use crate::iommu::Bound;
 use crate::platform::Kernel;
 use crate::{println, record};
 
+/// How much is copied at a time: half of a page, so that the other half shows what was not to be touched.
+pub(super) const TRANSFER_BYTES: usize = PAGE_BYTES / 2;
+
 /// An `edu`, attached, and two buffers that are all it may reach.
 pub(super) struct Engine<'a> {
     pub(super) device: Arc<Device>,
@@ -40,20 +43,22 @@ impl<'a> Engine<'a> {
         for (index, word) in (0u64..).zip(self.source.words()) {
             word.store(index.wrapping_mul(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
         }
-        self.edu.copy_from_memory(self.source.iova(), 0, PAGE_BYTES).map_err(|error| error.to_string())?;
+        self.edu.copy_from_memory(self.source.iova(), 0, TRANSFER_BYTES).map_err(|error| error.to_string())?;
         self.bring_out()?;
-        let pairs = self.source.words().iter().zip(self.target.words());
-        let differing = pairs.filter(|(a, b)| a.load(Ordering::Relaxed) != b.load(Ordering::Relaxed)).count();
+        let copied = self.source.words().iter().take(TRANSFER_BYTES / 8).map(|word| word.load(Ordering::Relaxed));
+        let expected = copied.chain(core::iter::repeat(0));
+        let found = self.target.words().iter().map(|word| word.load(Ordering::Relaxed));
+        let differing = found.zip(expected).filter(|(found, expected)| found != expected).count();
         if differing != 0 {
             return Err(format!("{}: {differing} words differ after the copy", self.device));
         }
-        println!("{}: {PAGE_BYTES} bytes there and back, equal to the byte", self.device);
-        record!("edu", "bytes" => PAGE_BYTES, "equal" => true);
+        println!("{}: {TRANSFER_BYTES} bytes there and back, equal to the byte", self.device);
+        record!("edu", "bytes" => TRANSFER_BYTES, "equal" => true);
         Ok(())
     }
 
     /// Has the device's buffer copied into `target`.
     pub(super) fn bring_out(&mut self) -> Result<(), String> {
-        self.edu.copy_to_memory(self.target.iova(), 0, PAGE_BYTES).map_err(|error| error.to_string())
+        self.edu.copy_to_memory(self.target.iova(), 0, TRANSFER_BYTES).map_err(|error| error.to_string())
     }
 }

@@ -12,7 +12,7 @@ use smmu::iommu::Device;
 use smmu::platform::Platform;
 
 use super::super::system::Endpoint;
-use super::engine::Engine;
+use super::engine::{Engine, TRANSFER_BYTES};
 use crate::drivers::iommu_testdev::{IommuTestdev, Outcome};
 use crate::drivers::wait_for;
 use crate::platform::PLATFORM;
@@ -64,7 +64,7 @@ pub(super) fn edu(engine: &mut Engine<'_>) -> Result<(), String> {
     let before = device.faults();
     // It believes in physical addresses, as devices without an SMMU do.
     let address = Iova::new(target.get());
-    engine.edu.copy_to_memory(address, 0, PAGE_BYTES).map_err(|error| error.to_string())?;
+    engine.edu.copy_to_memory(address, 0, TRANSFER_BYTES).map_err(|error| error.to_string())?;
     caught(&device, before)?;
     untouched(&device)?;
 
@@ -72,7 +72,7 @@ pub(super) fn edu(engine: &mut Engine<'_>) -> Result<(), String> {
     println!("{device} is told to read the secret at {secret}:");
     let before = device.faults();
     let address = Iova::new(secret.get());
-    engine.edu.copy_from_memory(address, 0, PAGE_BYTES).map_err(|error| error.to_string())?;
+    engine.edu.copy_from_memory(address, 0, TRANSFER_BYTES).map_err(|error| error.to_string())?;
     caught(&device, before)?;
     engine.bring_out()?;
     let leaked = engine.target.words().iter().filter(|word| word.load(Ordering::Relaxed) == PASSWORD).count();
