@@ -109,7 +109,8 @@ pub unsafe trait Platform: Sync + 'static {
     /// (`dsb ishst` for memory, `dsb st` if registers are mapped as Device memory).
     fn write_barrier(&self);
 
-    /// Orders an earlier register read before any later load from DMA memory (`dmb oshld` or stronger).
+    /// Orders earlier register reads and loads from DMA memory before any later load and any later register write
+    /// (`dmb oshld` or stronger).
     fn read_barrier(&self);
 
     /// Writes back the CPU's cached copies of a range, so that an SMMU that does not snoop sees it.

@@ -160,9 +160,9 @@ impl<P: Platform> CommandQueue<P> {
             end = position.saturating_add(1);
         }
         if end != start {
-            // Slots first, then the index that makes them the SMMU's.
-            control.platform().write_barrier();
             self.produced.store(end, Ordering::Release);
+            // Slots and count first, then the index that makes the slots the SMMU's.
+            control.platform().write_barrier();
             control.write(CMDQ_PROD, self.register_value(end));
         }
         Ok(start..end)
@@ -191,6 +191,8 @@ impl<P: Platform> CommandQueue<P> {
         // The order matters: a count from before the register was read is at most the truth, one from after at least.
         let known = self.consumed.load(Ordering::Acquire);
         let register = control.read(CMDQ_CONS);
+        // What was stored before the commands were the SMMU's, or before it was told to go on, is seen from here on.
+        control.platform().read_barrier();
         let produced = self.produced.load(Ordering::Acquire);
         let count = self.ring.extend(known, register.get());
         if count > produced {
@@ -224,7 +226,6 @@ impl<P: Platform> CommandQueue<P> {
                 self.check_refused(&range, refused)?;
             }
             if done {
-                control.platform().read_barrier();
                 return Ok(());
             }
             if let Some(waited) = missed {
@@ -272,6 +273,8 @@ impl<P: Platform> CommandQueue<P> {
         if let Some(slot) = producer.failures.get_mut(number as usize % REMEMBERED_FAILURES) {
             *slot = Some(Failure { position, error });
         }
+        // Before the SMMU goes on: whoever then finds its commands consumed also finds that one was refused.
+        self.refused.store(number.wrapping_add(1), Ordering::Release);
         if error == CommandError::Abt {
             // The queue's own memory cannot be read. Acknowledging would only make the SMMU stumble again.
             producer.halted = Some(error);
@@ -280,6 +283,5 @@ impl<P: Platform> CommandQueue<P> {
             control.platform().write_barrier();
             errors.acknowledge(control, GERROR::CMDQ_ERR::SET.value);
         }
-        self.refused.store(number.wrapping_add(1), Ordering::Release);
     }
 }

@@ -41,12 +41,12 @@ impl<P: Platform> EventQueue<P> {
     pub(super) fn new(platform: &'static P, log2_entries: u8, coherent: bool) -> Result<Self, DeviceError> {
         let ring = Ring::new(log2_entries);
         let size_bytes = ring.entries() as usize * WORDS * size_of::<u64>();
-        Ok(Self {
-            memory: DmaMemory::allocate(platform, size_bytes, size_bytes)?,
-            ring,
-            coherent,
-            consumer: Mutex::new(0),
-        })
+        let memory = DmaMemory::allocate(platform, size_bytes, size_bytes)?;
+        if !coherent {
+            // The zeroes must not be evicted from a cache later on, over a record.
+            memory.clean(0, memory.words().len());
+        }
+        Ok(Self { memory, ring, coherent, consumer: Mutex::new(0) })
     }
 
     /// Tells the SMMU where the queue is. CR0.EVENTQEN is 0.
@@ -102,6 +102,8 @@ impl<P: Platform> EventQueue<P> {
         let value = index | overflow;
         if value != *consumer {
             *consumer = value;
+            // The copy is complete before the slot is the SMMU's again.
+            control.platform().read_barrier();
             control.write(EVENTQ_CONS, value);
         }
         next
