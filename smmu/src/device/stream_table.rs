@@ -107,6 +107,9 @@ impl<P: Platform> StreamTable<P> {
 
     /// The entry of `stream`, or `None` if its second level does not exist.
     fn find(&self, stream: StreamId) -> Result<Option<Entry<'_, P>>, DeviceError> {
+        if u64::from(stream.get()) >> self.log2_streams != 0 {
+            return Err(self.out_of_range(stream));
+        }
         let Some(second) = &self.second else {
             return Ok(Self::entry_in(self.top.words(), stream).map(|words| Entry { table: self, words }));
         };
@@ -136,35 +139,34 @@ impl<P: Platform> StreamTable<P> {
     /// Makes the second level of `stream` if there is none. The SMMU knows of it after a CMD_CFGI_STE that is not leaf-only.
     fn make_second_level(&self, second: &LinkedMemory<P>, stream: StreamId) -> Result<(), DeviceError> {
         let descriptor = self.first_level(stream)?;
-        if descriptor.load(Ordering::Acquire) != 0 {
-            return Ok(());
-        }
-        let block = second.allocate()?;
-        if !self.coherent {
-            block.clean(0, block.words().len());
-        }
-        // Its entries are there, all invalid, before anything leads to them.
-        self.platform.write_barrier();
-        let word = L1StreamTableDescriptor::new(block.physical(), SPLIT + 1).word().to_le();
-        if descriptor.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            second.link(block);
-            self.second_levels.fetch_add(1, Ordering::Relaxed);
+        if descriptor.load(Ordering::Acquire) == 0 {
+            let block = second.allocate()?;
             if !self.coherent {
-                self.top.clean((stream.get() >> SPLIT) as usize, 1);
+                block.clean(0, block.words().len());
             }
+            // Its entries are there, all invalid, before anything leads to them.
+            self.platform.write_barrier();
+            let word = L1StreamTableDescriptor::new(block.physical(), SPLIT + 1).word().to_le();
+            if descriptor.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                second.link(block);
+                self.second_levels.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if !self.coherent {
+            // Even if it was there: whoever made it may not have got to this yet.
+            self.top.clean((stream.get() >> SPLIT) as usize, 1);
         }
         Ok(())
     }
 
     /// Claims the entry of a stream that nobody owns. All of it but the claim is zero.
     pub(super) fn claim(&self, stream: StreamId) -> Result<Entry<'_, P>, DeviceError> {
-        if u64::from(stream.get()) >> self.log2_streams != 0 {
-            return Err(self.out_of_range(stream));
-        }
+        let mut entry = self.find(stream)?;
         if let Some(second) = &self.second {
             self.make_second_level(second, stream)?;
+            entry = self.find(stream)?;
         }
-        let entry = self.find(stream)?.ok_or_else(|| self.out_of_range(stream))?;
+        let entry = entry.ok_or_else(|| self.out_of_range(stream))?;
         if entry.change_state(FREE, ATTACHING) { Ok(entry) } else { Err(DeviceError::StreamInUse { stream }) }
     }
 
