@@ -20,13 +20,20 @@ pub(super) fn quiesce<P: Platform>(control: &Control<P>, firmware_coherent: bool
         return Err(DeviceError::RegistersTooSmall { found_bytes, needed_bytes: REGISTERS_BYTES });
     }
     let features = Features::read(control, firmware_coherent)?;
-    stop(control)?;
+    abort_while_disabled(control)?;
+    switch_off(control)?;
     Ok(features)
 }
 
-/// Switches translation, queues and interrupts off, with every transaction aborted from before to after.
+/// Switches translation, queues and interrupts off, with every transaction aborted from before to after. An SMMU that
+/// would let everything pass while it is off stays on.
 pub(super) fn stop<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
     abort_while_disabled(control)?;
+    control.wait(GBPA, GBPA::ABORT::SET.value, GBPA::ABORT::SET.value)?;
+    switch_off(control)
+}
+
+fn switch_off<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
     control.write(CR0, 0);
     control.wait(CR0ACK, CR0_KNOWN, 0)?;
     control.write(IRQ_CTRL, 0);
