@@ -1,21 +1,23 @@
-//! A platform for unit tests: DMA memory on the host's heap at made-up physical addresses, registers that only store, a
-//! clock that only [`Platform::relax`] moves.
+//! A platform for unit tests: DMA memory on the host's heap at made-up physical addresses, a clock that only
+//! [`Platform::relax`] moves, and a journal of what happened in which order. Its registers are those of a
+//! [`FakeSmmu`](crate::device::tests::FakeSmmu).
 //!
 //! Each address is handed out once, so that a use after free is noticed. A device that does not snoop sees memory as it
-//! was last cleaned, and junk before that.
+//! was last cleaned, and junk before that; what it writes stays unseen until the CPU's copy is invalidated.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::alloc::{alloc_zeroed, dealloc};
 use std::boxed::Box;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 use crate::addr::PhysAddr;
-use crate::platform::{DmaBlock, OutOfDmaMemory, Platform, Registers};
+use crate::device::tests::FakeSmmu;
+use crate::platform::{DmaBlock, OutOfDmaMemory, Platform};
 
 /// Where the made-up memory begins.
 const FIRST_PHYSICAL: u64 = 0x8000_0000;
@@ -29,7 +31,22 @@ pub(crate) struct TestPlatform {
     allocations_left: AtomicUsize,
     barriers: AtomicUsize,
     nanoseconds: AtomicU64,
+    nanoseconds_per_relax: AtomicU64,
+    journal: Mutex<Option<Vec<Step>>>,
     watcher: Mutex<Option<Watcher>>,
+}
+
+/// What the journal tells apart. Instances are named as [`FakeSmmu::new`] was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A register of an instance was written.
+    Write(&'static str, usize, u64),
+    /// An instance carried a command out.
+    Command(&'static str, [u64; 2]),
+    /// [`Platform::write_barrier`].
+    Barrier,
+    /// A block was freed.
+    Free(PhysAddr),
 }
 
 /// Looks at memory while the code under test is half-way.
@@ -58,8 +75,27 @@ impl TestPlatform {
             allocations_left: AtomicUsize::new(usize::MAX),
             barriers: AtomicUsize::new(0),
             nanoseconds: AtomicU64::new(0),
+            nanoseconds_per_relax: AtomicU64::new(10_000),
+            journal: Mutex::new(None),
             watcher: Mutex::new(None),
         }))
+    }
+
+    /// Lets time pass more slowly or faster.
+    pub(crate) fn set_nanoseconds_per_relax(&self, nanoseconds: u64) {
+        self.nanoseconds_per_relax.store(nanoseconds, Ordering::SeqCst);
+    }
+
+    /// Begins a journal, and returns the one so far.
+    pub(crate) fn journal(&self) -> Vec<Step> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner).replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// Adds to the journal if there is one.
+    pub(crate) fn note(&self, step: Step) {
+        if let Some(journal) = self.journal.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            journal.push(step);
+        }
     }
 
     /// Lets `count` more allocations succeed, and then none.
@@ -102,12 +138,46 @@ impl TestPlatform {
         block.cleaned[(physical.get() - start) as usize / 8]
     }
 
+    /// A device writes the word at `physical`: into the caches or past them.
+    pub(crate) fn write_word(&self, physical: PhysAddr, value: u64, snooped: bool) {
+        let mut memory = self.lock();
+        let (start, _) = memory.containing(physical);
+        let block = memory.blocks.get_mut(&start).expect("found before");
+        let index = (physical.get() - start) as usize / 8;
+        if snooped {
+            block.word(index).store(value, Ordering::SeqCst);
+        } else {
+            block.cleaned[index] = value;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Block {
+    fn word(&self, index: usize) -> &AtomicU64 {
+        assert!(index < self.cleaned.len());
+        // SAFETY: `index` is within the block.
+        let pointer = unsafe { self.pointer.cast::<AtomicU64>().add(index) };
+        // SAFETY: its words are only ever reached as atomics.
+        unsafe { pointer.as_ref() }
+    }
+}
+
 impl Memory {
+    /// The words of the lines around a range, and the block that they are in.
+    fn lines(&mut self, physical: PhysAddr, size_bytes: usize) -> (&mut Block, core::ops::Range<usize>) {
+        let (start, _) = self.containing(physical);
+        let block = self.blocks.get_mut(&start).expect("found before");
+        let offset = (physical.get() - start) as usize;
+        assert!(offset + size_bytes <= block.layout.size(), "cache maintenance past the end of a block");
+        let end = (offset + size_bytes).next_multiple_of(LINE_BYTES) / 8;
+        let words = offset / LINE_BYTES * LINE_BYTES / 8..end.min(block.cleaned.len());
+        (block, words)
+    }
+
     /// The block around an address, and where it starts.
     fn containing(&self, physical: PhysAddr) -> (u64, &Block) {
         let (start, block) = self.blocks.range(..=physical.get()).next_back().expect("an address in DMA memory");
@@ -119,7 +189,7 @@ impl Memory {
 // SAFETY: blocks are zeroed heap memory, owned until freed; the map from physical addresses is kept exactly; the host's
 // atomics are sequentially consistent where it matters.
 unsafe impl Platform for TestPlatform {
-    type Registers = TestRegisters;
+    type Registers = Arc<FakeSmmu>;
     type Lock = spin::Mutex<()>;
 
     fn allocate(&self, size_bytes: usize, alignment_bytes: usize) -> Result<DmaBlock, OutOfDmaMemory> {
@@ -137,6 +207,7 @@ unsafe impl Platform for TestPlatform {
     }
 
     unsafe fn free(&self, block: DmaBlock) {
+        self.note(Step::Free(block.physical));
         let freed = self.lock().blocks.remove(&block.physical.get()).expect("a block that was allocated");
         assert_eq!(freed.pointer, block.pointer);
         assert_eq!((freed.layout.size(), freed.layout.align()), (block.size_bytes, block.alignment_bytes));
@@ -162,70 +233,38 @@ unsafe impl Platform for TestPlatform {
     fn write_barrier(&self) {
         self.call_watcher();
         self.barriers.fetch_add(1, Ordering::SeqCst);
+        self.note(Step::Barrier);
     }
 
     fn read_barrier(&self) {}
 
     fn clean_cache(&self, start: NonNull<u8>, size_bytes: usize) {
         self.call_watcher();
-        let physical = self.physical(start).expect("only DMA memory is cleaned").get();
+        let physical = self.physical(start).expect("only DMA memory is cleaned");
         let mut memory = self.lock();
-        let (block_start, block) = memory.blocks.range_mut(..=physical).next_back().expect("found before");
-        let offset = (physical - block_start) as usize;
-        assert!(offset + size_bytes <= block.layout.size(), "cleaning past the end of a block");
-        // Whole lines, as hardware does.
-        let first = offset / LINE_BYTES * LINE_BYTES / 8;
-        let end = (offset + size_bytes).next_multiple_of(LINE_BYTES) / 8;
-        for (index, word) in block.cleaned.iter_mut().enumerate().take(end).skip(first) {
-            // SAFETY: `index` is within the block.
-            let pointer = unsafe { block.pointer.cast::<AtomicU64>().add(index) };
-            // SAFETY: its words are only ever reached as atomics.
-            *word = unsafe { pointer.as_ref() }.load(Ordering::SeqCst);
+        let (block, words) = memory.lines(physical, size_bytes);
+        for index in words {
+            block.cleaned[index] = block.word(index).load(Ordering::SeqCst);
         }
     }
 
-    fn invalidate_cache(&self, _: NonNull<u8>, _: usize) {}
+    fn invalidate_cache(&self, start: NonNull<u8>, size_bytes: usize) {
+        self.call_watcher();
+        let physical = self.physical(start).expect("only DMA memory is invalidated");
+        let mut memory = self.lock();
+        let (block, words) = memory.lines(physical, size_bytes);
+        for index in words {
+            block.word(index).store(block.cleaned[index], Ordering::SeqCst);
+        }
+    }
 
     fn now(&self) -> Duration {
         Duration::from_nanos(self.nanoseconds.load(Ordering::SeqCst))
     }
 
     fn relax(&self) {
-        self.nanoseconds.fetch_add(1000, Ordering::SeqCst);
-    }
-}
-
-/// Registers that keep what is written to them.
-pub(crate) struct TestRegisters(Box<[AtomicU32]>);
-
-impl TestRegisters {
-    pub(crate) fn new(length_bytes: usize) -> Self {
-        Self((0..length_bytes / 4).map(|_| AtomicU32::new(0)).collect())
-    }
-}
-
-impl Registers for TestRegisters {
-    fn length_bytes(&self) -> usize {
-        self.0.len() * 4
-    }
-
-    fn read32(&self, offset: usize) -> u32 {
-        self.0.get(offset / 4).map_or(u32::MAX, |register| register.load(Ordering::SeqCst))
-    }
-
-    fn write32(&self, offset: usize, value: u32) {
-        if let Some(register) = self.0.get(offset / 4) {
-            register.store(value, Ordering::SeqCst);
-        }
-    }
-
-    fn read64(&self, offset: usize) -> u64 {
-        u64::from(self.read32(offset)) | u64::from(self.read32(offset + 4)) << 32
-    }
-
-    fn write64(&self, offset: usize, value: u64) {
-        self.write32(offset, value as u32);
-        self.write32(offset + 4, (value >> 32) as u32);
+        self.nanoseconds.fetch_add(self.nanoseconds_per_relax.load(Ordering::SeqCst), Ordering::SeqCst);
+        std::thread::yield_now();
     }
 }
 
@@ -248,10 +287,16 @@ mod tests {
     }
 
     #[test]
-    fn registers_keep_what_is_written() {
-        let registers = TestRegisters::new(0x100);
-        registers.write64(0x10, 0x1122_3344_5566_7788);
-        assert_eq!((registers.read32(0x10), registers.read32(0x14)), (0x5566_7788, 0x1122_3344));
-        assert_eq!((registers.length_bytes(), registers.read32(0x100)), (0x100, u32::MAX));
+    fn what_a_device_writes_past_the_caches_is_seen_after_invalidation() {
+        let platform = TestPlatform::leaked();
+        let block = platform.allocate(4096, 4096).unwrap();
+        platform.write_word(block.physical, 1, true);
+        assert_eq!(platform.snooped_word(block.physical), 1);
+        platform.write_word(block.physical, 2, false);
+        assert_eq!(platform.snooped_word(block.physical), 1);
+        platform.invalidate_cache(block.pointer, 8);
+        assert_eq!(platform.snooped_word(block.physical), 2);
+        // SAFETY: allocated above, freed once.
+        unsafe { platform.free(block) }
     }
 }

@@ -16,6 +16,8 @@ mod identifiers;
 mod invalidation;
 mod ring;
 mod stream_table;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use core::fmt;
 
