@@ -24,7 +24,7 @@ pub enum LocateError {
     #[error(transparent)]
     Probe(#[from] ProbeError),
     /// There is none, and a private copy cannot be had.
-    #[error("no {NAME} on PATH, and no private copy: {0}. {ADVICE}")]
+    #[error("no {NAME} on PATH, and no private copy: {0}\n{ADVICE}")]
     Private(#[from] PrivateError),
 }
 
