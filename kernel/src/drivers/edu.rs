@@ -16,8 +16,8 @@ use virtio_drivers::transport::pci::bus::DeviceFunction;
 use super::wait_for;
 use crate::pci::{PciError, PciFunction};
 
-/// Size of the device's buffer, in bytes. There is one more, which some versions of QEMU (7.2 is one) do not let the engine reach: they end
-/// the whole machine instead.
+/// Size of the device's buffer, in bytes. There is one more, which some versions of QEMU (7.2 is one) do not let the
+/// engine reach: they end the whole machine instead.
 pub const BUFFER_BYTES: usize = 4095;
 
 /// Where the DMA engine sees the buffer.
