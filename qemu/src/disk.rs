@@ -6,8 +6,9 @@ use std::{fs, io};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use serde_json::Value;
+use sha2::Sha256;
 
-use crate::{console, sha256, workspace};
+use crate::{console, hash, workspace};
 
 /// Size of the disk that is made from a seed, in bytes: 16 MiB.
 pub const SEEDED_BYTES: u64 = 16 << 20;
@@ -97,7 +98,7 @@ impl Disk {
     /// If the file cannot be read or is empty.
     pub fn file(path: &Path) -> Result<Self, DiskError> {
         let in_file = |source| DiskError::File { path: path.to_path_buf(), source };
-        let (bytes, sha256) = sha256::of_file(path).map_err(in_file)?;
+        let (bytes, sha256) = hash::of_file::<Sha256>(path).map_err(in_file)?;
         if bytes == 0 {
             return Err(DiskError::Empty { path: path.to_path_buf() });
         }

@@ -135,7 +135,6 @@ impl<'a> Apt<'a> {
              APT::Install-Recommends \"false\";\n\
              APT::Install-Suggests \"false\";\n\
              APT::Sandbox::User \"root\";\n\
-             Acquire::ForceHash \"SHA256\";\n\
              Acquire::Languages \"none\";\n\
              Acquire::Retries \"2\";\n\
              {}",

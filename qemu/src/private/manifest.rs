@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 
-use crate::sha256;
+use crate::hash;
 
 /// Name of the manifest within the copy. It is written last.
 const NAME: &str = "manifest.json";
@@ -97,7 +98,7 @@ fn unchanged(root: &Path, entry: &Entry) -> io::Result<bool> {
             if !metadata.is_file() || metadata.len() != *bytes {
                 return Ok(false);
             }
-            Ok(nanoseconds(&metadata) == *modified || sha256::of_file(&path)?.1 == *sha256)
+            Ok(nanoseconds(&metadata) == *modified || hash::of_file::<Sha256>(&path)?.1 == *sha256)
         }
     }
 }
@@ -112,7 +113,7 @@ fn collect(root: &Path, folder: &Path, entries: &mut Vec<Entry>) -> io::Result<(
         } else if metadata.is_symlink() {
             Content::Link { target: fs::read_link(found.path())? }
         } else {
-            let (bytes, sha256) = sha256::of_file(&found.path())?;
+            let (bytes, sha256) = hash::of_file::<Sha256>(&found.path())?;
             Content::File { bytes, sha256, modified: nanoseconds(&metadata) }
         };
         entries.push(Entry { path, content });

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use sha2::{Sha256, Sha512};
 use wait_timeout::ChildExt as _;
 
 use super::apt::{Apt, Source};
 use super::{PrivateError, at};
-use crate::{sha256, workspace};
+use crate::{hash, workspace};
 
 /// What is installed.
 const PACKAGE: &str = "qemu-system-arm";
@@ -25,7 +26,20 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 struct Package {
     file: String,
     bytes: u64,
-    sha256: String,
+    /// As apt writes it: `SHA256:DIGITS` or `SHA512:DIGITS`, whichever the index has.
+    hash: String,
+}
+
+impl Package {
+    /// Whether the file `path` is what the index says.
+    fn describes(&self, path: &Path) -> io::Result<bool> {
+        let (algorithm, digits) = self.hash.split_once(':').unwrap_or_default();
+        let (bytes, found) = match algorithm {
+            "SHA512" => hash::of_file::<Sha512>(path)?,
+            _ => hash::of_file::<Sha256>(path)?,
+        };
+        Ok(bytes == self.bytes && found == digits)
+    }
 }
 
 /// The files of all packages that the copy consists of, downloaded where they are not there already. Packages that are
@@ -92,10 +106,17 @@ fn download(apt: &Apt<'_>, source: &Source) -> Result<Vec<Package>, PrivateError
     eprintln!("reading the package lists of {}", source.name());
     finished(apt.command(&["update"])?.output()).map_err(failed("update"))?;
 
-    // Packages that are there already would be missing from the list, so that one is made for an empty folder.
-    let nothing_there = ["-o", "Dir::Cache::archives=empty/", "--print-uris", "install", PACKAGE];
-    let listing = finished(apt.command(&nothing_there)?.output()).map_err(failed("--print-uris install"))?;
-    let packages: Vec<Package> = listing.lines().filter_map(parse_uri_line).collect();
+    let mut packages: Vec<Package> = Vec::new();
+    for hash in ["SHA256", "SHA512"] {
+        // Packages that are there already would be missing from the list, so that one is made for an empty folder.
+        let force = format!("Acquire::ForceHash={hash}");
+        let arguments = ["-o", &force, "-o", "Dir::Cache::archives=empty/", "--print-uris", "install", PACKAGE];
+        let listing = finished(apt.command(&arguments)?.output()).map_err(failed("--print-uris install"))?;
+        packages = listing.lines().filter_map(parse_uri_line).collect();
+        if !packages.is_empty() {
+            break;
+        }
+    }
     if packages.is_empty() {
         return Err(failed("--print-uris install")(format!("{PACKAGE} has no packages to install")));
     }
@@ -140,9 +161,9 @@ fn remove_damaged(packages: &[Package], archives: &Path) -> Result<Vec<String>, 
     let mut missing = Vec::new();
     for package in packages {
         let path = archives.join(&package.file);
-        match sha256::of_file(&path) {
-            Ok((bytes, sha256)) if bytes == package.bytes && sha256 == package.sha256 => continue,
-            Ok(_) => fs::remove_file(&path).map_err(at(&path))?,
+        match package.describes(&path) {
+            Ok(true) => continue,
+            Ok(false) => fs::remove_file(&path).map_err(at(&path))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(at(&path)(error)),
         }
@@ -151,13 +172,13 @@ fn remove_damaged(packages: &[Package], archives: &Path) -> Result<Vec<String>, 
     Ok(missing)
 }
 
-/// Parses a line of `apt-get --print-uris`: `'ADDRESS' FILE BYTES SHA256:DIGITS`.
+/// Parses a line of `apt-get --print-uris`: `'ADDRESS' FILE BYTES ALGORITHM:DIGITS`.
 fn parse_uri_line(line: &str) -> Option<Package> {
     let mut words = line.strip_prefix('\'')?.split_once("' ")?.1.split_whitespace();
     let (file, bytes, hash) = (words.next()?, words.next()?, words.next()?);
-    let is_plain = !file.contains('/');
-    let sha256 = hash.strip_prefix("SHA256:")?.to_owned();
-    Some(Package { file: file.to_owned(), bytes: bytes.parse().ok()?, sha256 }).filter(|_| is_plain)
+    let is_strong = hash.starts_with("SHA256:") || hash.starts_with("SHA512:");
+    let package = Package { file: file.to_owned(), bytes: bytes.parse().ok()?, hash: hash.to_owned() };
+    (is_strong && !file.contains('/')).then_some(package)
 }
 
 /// The standard output of a command that succeeded, else what it said last.
@@ -193,7 +214,7 @@ mod tests {
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     fn package() -> Package {
-        Package { file: "libc6_2%3a1_amd64.deb".to_owned(), bytes: 3, sha256: ABC.to_owned() }
+        Package { file: "libc6_2%3a1_amd64.deb".to_owned(), bytes: 3, hash: format!("SHA256:{ABC}") }
     }
 
     #[test]
@@ -216,6 +237,22 @@ mod tests {
         assert!(!path.exists());
         fs::write(&path, "abc").unwrap();
         assert!(missing().is_empty());
+    }
+
+    #[test]
+    fn the_hash_may_be_sha_512() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("package");
+        let (bytes, digits) = (
+            3,
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+                                   2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+        );
+        let package = Package { file: String::new(), bytes, hash: format!("SHA512:{digits}") };
+        fs::write(&path, "abc").unwrap();
+        assert!(package.describes(&path).unwrap());
+        fs::write(&path, "abd").unwrap();
+        assert!(!package.describes(&path).unwrap());
     }
 
     #[test]
