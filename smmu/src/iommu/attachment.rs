@@ -8,7 +8,7 @@ use super::domain::PagingDomain;
 use super::fwspec::Phandle;
 use super::{Device, IommuError};
 use crate::addr::StreamId;
-use crate::device::Smmu;
+use crate::device::{DeviceError, Smmu};
 use crate::platform::Platform;
 
 /// One stream of a device, at the instance that sees it.
@@ -16,6 +16,14 @@ pub(super) struct Port<P: Platform> {
     pub(super) iommu: Phandle,
     pub(super) smmu: Arc<Smmu<P>>,
     pub(super) stream: StreamId,
+}
+
+impl<P: Platform> Port<P> {
+    /// Stops an SMMU that may go on translating for the stream, before anything that the stream reaches is reused. One that
+    /// does not even do that keeps the tables when the domain goes.
+    fn stop(&self) {
+        let _ = self.smmu.close();
+    }
 }
 
 /// A device whose DMA goes through a domain for as long as this lives. Dropping it makes all of the device's streams
@@ -37,8 +45,12 @@ impl<P: Platform> Attachment<P> {
         // Dropped on failure, it detaches what it holds by then and releases the device.
         let mut attachment = Self { device, domain, ports: Vec::with_capacity(ports.len()) };
         for port in ports {
-            let attached = attachment.domain.attach(&port.smmu, port.stream);
-            attached.map_err(|error| IommuError::Device { iommu: port.iommu, error })?;
+            if let Err(error) = attachment.domain.attach(&port.smmu, port.stream) {
+                if matches!(error, DeviceError::StreamStuck { .. }) {
+                    port.stop();
+                }
+                return Err(IommuError::Device { iommu: port.iommu, error });
+            }
             attachment.ports.push(port);
         }
         Ok(attachment)
@@ -61,9 +73,7 @@ impl<P: Platform> Drop for Attachment<P> {
     fn drop(&mut self) {
         for port in self.ports.drain(..).rev() {
             if port.smmu.detach(port.stream).is_err() {
-                // It may go on translating for this stream: stop it before anything that the stream reaches is reused.
-                // An SMMU that does not even do that keeps the tables when the domain goes.
-                let _ = port.smmu.close();
+                port.stop();
             }
         }
         self.device.release();

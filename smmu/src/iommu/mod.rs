@@ -11,6 +11,8 @@ mod error;
 mod fault;
 pub mod fwspec;
 mod registry;
+#[cfg(test)]
+mod tests;
 
 pub use attachment::Attachment;
 pub use client::Device;

@@ -115,7 +115,7 @@ fn r09_r10_bases_are_aligned_to_sizes_that_the_hardware_has() {
         aligned(base(STRTAB_BASE), table_bytes);
         assert_eq!(fake.get(STRTAB_BASE_CFG) & 0x3f, streams, "{idr1:#x}");
         let two_level = idr0 >> 27 & 1;
-        assert_eq!(fake.get(STRTAB_BASE_CFG) >> 6, two_level << 10 | two_level * 8);
+        assert_eq!(fake.get(STRTAB_BASE_CFG) >> 6, (two_level << 10) | (two_level * 8));
         drop(smmu);
         assert_eq!(platform.blocks(), 0);
     }
