@@ -33,6 +33,8 @@ pub(crate) struct TestPlatform {
     nanoseconds: AtomicU64,
     nanoseconds_per_relax: AtomicU64,
     journal: Mutex<Option<Vec<Step>>>,
+    /// Physical addresses of pages, by where the CPU sees them, that are other than they were allocated.
+    scattered: Mutex<BTreeMap<usize, Option<PhysAddr>>>,
     watcher: Mutex<Option<Watcher>>,
 }
 
@@ -77,6 +79,7 @@ impl TestPlatform {
             nanoseconds: AtomicU64::new(0),
             nanoseconds_per_relax: AtomicU64::new(10_000),
             journal: Mutex::new(None),
+            scattered: Mutex::new(BTreeMap::new()),
             watcher: Mutex::new(None),
         }))
     }
@@ -96,6 +99,12 @@ impl TestPlatform {
         if let Some(journal) = self.journal.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             journal.push(step);
         }
+    }
+
+    /// Pretends that the page at `pointer` is elsewhere in physical memory, or is no memory.
+    pub(crate) fn scatter(&self, pointer: NonNull<u8>, physical: Option<PhysAddr>) {
+        let mut scattered = self.scattered.lock().unwrap_or_else(PoisonError::into_inner);
+        scattered.insert(pointer.addr().get(), physical);
     }
 
     /// Lets `count` more allocations succeed, and then none.
@@ -223,6 +232,10 @@ unsafe impl Platform for TestPlatform {
     }
 
     fn physical(&self, pointer: NonNull<u8>) -> Option<PhysAddr> {
+        let scattered = self.scattered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(physical) = scattered.get(&pointer.addr().get()) {
+            return *physical;
+        }
         let memory = self.lock();
         memory.blocks.iter().find_map(|(start, block)| {
             let offset = pointer.addr().get().checked_sub(block.pointer.addr().get())?;

@@ -8,6 +8,9 @@ mod error;
 mod iova;
 #[allow(unsafe_code, reason = "a driver's buffer is a raw pointer while the device owns it")]
 mod streaming;
+#[cfg(test)]
+#[allow(unsafe_code, reason = "tests lend buffers and look at them as raw memory")]
+mod tests;
 
 use alloc::sync::Arc;
 use core::fmt;
