@@ -16,7 +16,7 @@ pub struct Scenario {
 const DEMO_MACHINE: &str = "disk, random bytes, edu and iommu-testdev behind an SMMUv3";
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: [Scenario; 8] = [
+pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "demo",
         shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
@@ -36,6 +36,12 @@ pub const SCENARIOS: [Scenario; 8] = [
         reads_disk: false,
     },
     Scenario {
+        name: "memory",
+        shows: "memory for devices taken by size and alignment, and given back",
+        machine: DEMO_MACHINE,
+        reads_disk: false,
+    },
+    Scenario {
         name: "exception",
         shows: "the kernel faults on purpose: register dump, decoded syndrome, backtrace (exit status 102)",
         machine: DEMO_MACHINE,
@@ -44,6 +50,18 @@ pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "guard-page",
         shows: "the kernel overflows its stack on purpose and is stopped by the guard page (exit status 102)",
+        machine: DEMO_MACHINE,
+        reads_disk: false,
+    },
+    Scenario {
+        name: "write-text",
+        shows: "the kernel writes to its own code on purpose and is stopped (exit status 102)",
+        machine: DEMO_MACHINE,
+        reads_disk: false,
+    },
+    Scenario {
+        name: "execute-data",
+        shows: "the kernel jumps into data on purpose and is stopped (exit status 102)",
         machine: DEMO_MACHINE,
         reads_disk: false,
     },
