@@ -91,3 +91,9 @@ fn gic_v2_started_at_el2() {
 fn two_cpus() {
     shows_everything(Machine { cpus: 2, ..demo_machine() });
 }
+
+/// With two, GICv2 leaves it to software which CPU an interrupt goes to.
+#[test]
+fn two_cpus_with_gic_v2() {
+    shows_everything(Machine { cpus: 2, gic: Gic::V2, ..demo_machine() });
+}
