@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 use smmu::addr::{Iova, Vmid};
 use smmu::arch::attributes::{AddressSize, Granule, HardwareUpdate, WalkAttributes};
 use smmu::arch::context_descriptor::{ContextDescriptor, Stage1Context};
-use smmu::arch::stream_table::{Eats, S1Dss, S1Fmt, Shcfg, Stage1Stream, StreamTableEntry, Strw};
+use smmu::arch::stream_table::{Stage1Stream, StreamTableEntry};
 use smmu::device::{ContextTable, Smmu, StaleRange, TranslationTag};
 use smmu::dma::PAGE_BYTES;
 use smmu::memory::DmaMemory;
@@ -132,17 +132,9 @@ impl Space {
         });
         let context = ContextTable::new(&PLATFORM, &descriptor, coherent).map_err(|error| error.to_string())?;
         let entry = StreamTableEntry::stage1(&Stage1Stream {
-            context_table: context.physical(),
-            format: S1Fmt::Linear,
-            log2_contexts: 0,
-            default_substream: S1Dss::Substream0,
-            walk,
             stall_disabled: features.stall_optional(),
-            world: Strw::El1,
-            ats: Eats::Off,
-            shareability: Shcfg::UseIncoming,
-            merge_events: false,
             vmid,
+            ..Stage1Stream::with_one_context(context.physical(), walk)
         });
         Ok(Self { table, tag: TranslationTag::Stage1 { asid, vmid }, entry, _context: context })
     }

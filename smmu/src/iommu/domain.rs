@@ -11,7 +11,7 @@ use super::error::UnmapError;
 use crate::addr::{Iova, PhysAddr, StreamId, Vmid};
 use crate::arch::attributes::{AddressSize, Granule, HardwareUpdate, WalkAttributes};
 use crate::arch::context_descriptor::{ContextDescriptor, Stage1Context};
-use crate::arch::stream_table::{Eats, S1Dss, S1Fmt, Shcfg, Stage1Stream, Stage2Stream, StreamTableEntry, Strw};
+use crate::arch::stream_table::{Eats, Shcfg, Stage1Stream, Stage2Stream, StreamTableEntry};
 use crate::device::{ContextTable, DeviceError, Features, Smmu, StaleRange, TranslationTag};
 use crate::pgtable::{Access, MapError, MemoryType, PageTable, Stage, TableConfig, TableError, Translation};
 use crate::platform::Platform;
@@ -204,17 +204,9 @@ impl<P: Platform> PagingDomain<P> {
         let context = ContextTable::new(self.platform, &ContextDescriptor::new(&context), features.coherent())
             .inspect_err(|_| smmu.give_back(tag))?;
         let entry = StreamTableEntry::stage1(&Stage1Stream {
-            context_table: context.physical(),
-            format: S1Fmt::Linear,
-            log2_contexts: 0,
-            default_substream: S1Dss::Substream0,
-            walk,
             stall_disabled: features.stall_optional(),
-            world: Strw::El1,
-            ats: Eats::Off,
-            shareability: Shcfg::UseIncoming,
-            merge_events: false,
             vmid,
+            ..Stage1Stream::with_one_context(context.physical(), walk)
         });
         Ok(Live { smmu: Arc::clone(smmu), tag, entry, context: Some(context) })
     }

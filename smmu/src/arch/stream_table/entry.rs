@@ -4,8 +4,9 @@ use core::fmt;
 
 use tock_registers::{LocalRegisterCopy, register_bitfields};
 
-use super::{Config, S1Dss, Shcfg, Stage1Stream, Stage2Stream};
+use super::{Config, Eats, S1Dss, S1Fmt, Shcfg, Stage1Stream, Stage2Stream, Strw};
 use crate::addr::{PhysAddr, Vmid};
+use crate::arch::attributes::WalkAttributes;
 
 register_bitfields! { u64,
     /// Bits 63:0 of a stream table entry.
@@ -192,6 +193,24 @@ impl StreamTableEntry {
 }
 
 impl Stage1Stream {
+    /// A stream with a single context descriptor, at `context_table`: no substreams, no ATS, EL1, VMID 0.
+    #[must_use]
+    pub const fn with_one_context(context_table: PhysAddr, walk: WalkAttributes) -> Self {
+        Self {
+            context_table,
+            format: S1Fmt::Linear,
+            log2_contexts: 0,
+            default_substream: S1Dss::Substream0,
+            walk,
+            stall_disabled: false,
+            world: Strw::El1,
+            ats: Eats::Off,
+            shareability: Shcfg::UseIncoming,
+            merge_events: false,
+            vmid: Vmid::new(0),
+        }
+    }
+
     /// The fields in word 0.
     fn word0(&self) -> u64 {
         (STE0::S1Fmt.val(self.format as u64)
