@@ -1,5 +1,8 @@
 //! Events out: every record once, whatever the SMMU writes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -93,29 +96,27 @@ fn a_handler_may_use_the_smmu() {
 fn records_reach_whoever_drains_and_nobody_twice() {
     const EVENTS: u32 = 500;
     let (fake, smmu) = running_small(true);
-    let recorded = std::sync::atomic::AtomicBool::new(false);
-    let mut all: Vec<u32> = std::thread::scope(|scope| {
-        let drainers: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut streams = Vec::new();
-                    loop {
-                        let last = recorded.load(std::sync::atomic::Ordering::SeqCst);
-                        streams.extend(drain(&smmu).0);
-                        if last {
-                            return streams;
-                        }
-                    }
-                })
-            })
-            .collect();
+    let recorded = AtomicBool::new(false);
+    let drain_until_recorded = || {
+        let mut streams = Vec::new();
+        loop {
+            let is_last = recorded.load(Ordering::SeqCst);
+            streams.extend(drain(&smmu).0);
+            if is_last {
+                return streams;
+            }
+        }
+    };
+    let mut all: Vec<u32> = thread::scope(|scope| {
+        let drainers = [(); 2].map(|()| scope.spawn(drain_until_recorded));
+        let end = OnDrop(|| recorded.store(true, Ordering::SeqCst));
         for stream in 0..EVENTS {
             while fake.get(EVENTQ_PROD).wrapping_sub(fake.get(EVENTQ_CONS)) & 0xf == 8 {
-                std::thread::yield_now();
+                thread::yield_now();
             }
             fake.record(event(stream));
         }
-        recorded.store(true, std::sync::atomic::Ordering::SeqCst);
+        drop(end);
         drainers.into_iter().flat_map(|drainer| drainer.join().unwrap()).collect()
     });
     all.sort_unstable();

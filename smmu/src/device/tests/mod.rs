@@ -61,3 +61,12 @@ pub(crate) fn timed_out<T>(result: Result<T, DeviceError>) -> &'static str {
         Ok(_) => panic!("it went well"),
     }
 }
+
+/// Does something when it goes, whatever happens: so that other threads end when one has failed.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
