@@ -1,1 +1,3 @@
 //! Tests that cross packages. Those that boot the kernel in QEMU are in `tests/boot`.
+
+pub mod model;

@@ -249,9 +249,25 @@ impl Memory {
         }))
     }
 
+    /// The words from `physical` on, as hardware sees them, for as long as they lie in one block.
+    pub(super) fn words(&self, physical: u64, count: u64, view: View) -> impl Iterator<Item = u64> + '_ {
+        let block = self.block(physical).filter(|_| physical.is_multiple_of(8));
+        let first = block.map_or(0, |block| (physical - block.physical) as usize / 8);
+        let snooped = block.filter(|_| view == View::Snooping).map_or(&[][..], Block::words);
+        let behind = block.filter(|_| view == View::Behind).map_or(&[][..], |block| &block.behind);
+        let snooped = snooped.iter().skip(first).map(|word| word.load(Ordering::Relaxed));
+        snooped.chain(behind.iter().skip(first).copied()).map(u64::from_le).take(count as usize)
+    }
+
     /// Stores `value` under `mask` at the aligned word `physical`, as hardware. Tells of a dirty line that would have
     /// overwritten it.
-    pub(super) fn write(&mut self, physical: u64, value: u64, mask: u64, view: View) -> Result<Option<Misuse>, BusError> {
+    pub(super) fn write(
+        &mut self,
+        physical: u64,
+        value: u64,
+        mask: u64,
+        view: View,
+    ) -> Result<Option<Misuse>, BusError> {
         self.check_aborting(physical)?;
         let error = self.error_at(physical);
         let block = self.block_mut(physical).ok_or(error)?;
