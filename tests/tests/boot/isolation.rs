@@ -93,6 +93,15 @@ fn a_function_is_bus_master_only_while_its_stream_is_attached() {
 }
 
 #[test]
+fn everything_unmapped_is_invalidated_and_waited_for() {
+    let unmapped = DEMO.record("summary")["unmapped"].as_u64().unwrap() as usize;
+    let invalidations = DEMO.log.lines_of("smmuv3_range_inval ").count();
+    let syncs = DEMO.log.lines_of("smmuv3_cmdq_opcode <--- SMMU_CMD_SYNC").count();
+    assert!(invalidations >= unmapped, "{invalidations} invalidations, {unmapped} ranges unmapped");
+    assert!(syncs >= unmapped, "{syncs} syncs, {unmapped} ranges unmapped");
+}
+
+#[test]
 fn qemu_complains_of_nothing_but_the_stream_that_is_not_attached() {
     let is_event =
         |line: &&str| ["smmu", "pci_cfg_write ", "runstate_set "].iter().any(|start| line.starts_with(start));
