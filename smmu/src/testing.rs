@@ -77,7 +77,7 @@ impl TestPlatform {
             allocations_left: AtomicUsize::new(usize::MAX),
             barriers: AtomicUsize::new(0),
             nanoseconds: AtomicU64::new(0),
-            nanoseconds_per_relax: AtomicU64::new(10_000),
+            nanoseconds_per_relax: AtomicU64::new(100_000),
             journal: Mutex::new(None),
             scattered: Mutex::new(BTreeMap::new()),
             watcher: Mutex::new(None),

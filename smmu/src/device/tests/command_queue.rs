@@ -133,7 +133,7 @@ fn r08_only_the_culprit_among_many_is_told() {
     const ROUNDS: usize = 100;
     let (platform, fake, smmu) = with_slots(3);
     // Threads take turns at the fake's lock: let no deadline pass because of that.
-    platform.set_nanoseconds_per_relax(10);
+    platform.set_nanoseconds_per_relax(1000);
     fake.delay_commands(2);
     // Four refusals per thread: as many as are remembered.
     let is_bad = |number: usize| number % 25 == 3;
