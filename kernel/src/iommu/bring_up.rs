@@ -15,6 +15,9 @@ use crate::interrupts;
 use crate::memory;
 use crate::platform::{Kernel, PLATFORM};
 
+/// Size of the largest registers, in bytes. The CPU faults on one that is not aligned to its size.
+const REGISTER_BYTES: u64 = 8;
+
 /// An SMMU that is up and registered.
 #[derive(Debug)]
 pub struct Instance {
@@ -39,6 +42,10 @@ fn bring_up(node: SmmuNode) -> Result<Instance, String> {
     }
     let explain = |error: &dyn core::fmt::Display| alloc::format!("{}: {error}", node.path);
     let phandle = node.phandle.ok_or_else(|| explain(&"has no phandle, so that no device can be behind it"))?;
+    if !node.base.is_aligned(REGISTER_BYTES) {
+        let odd = format_args!("property `reg`: no register can be at {}; correct the address", node.base);
+        return Err(explain(&odd));
+    }
     let size_bytes = node.size_bytes as usize;
     let base = memory::map_mmio(node.base, size_bytes).map_err(|error| explain(&error))?;
     // SAFETY: the block was just mapped as device registers, for good; firmware says that it is this SMMU's alone.

@@ -57,6 +57,12 @@ fn a_register_window_outside_the_address_space() {
 }
 
 #[test]
+fn registers_at_an_odd_address() {
+    let booted = boot(|tree| tree.set_property(SMMU, "reg", [0_u32, 0x905_0001, 0, 0x2_0000]));
+    assert_smmu_left_out(&booted, "property `reg`: no register can be at 0x9050001");
+}
+
+#[test]
 fn no_iommu_cells() {
     let booted = boot(|tree| tree.remove_property(SMMU, "#iommu-cells"));
     assert_smmu_left_out(&booted, "property `#iommu-cells`, byte 0: is missing");
