@@ -2,7 +2,8 @@
 //! (IHI 0070, 3.21.3).
 //!
 //! Memory cannot be watched store by store. So an entry is compared, whenever commands are published, with what hardware
-//! was last certain to see: its words when a CFGI for it was last synced. Hardware may combine any of the two.
+//! was last certain to see: its words when a CFGI for it was last synced. Hardware may combine any of the two. An entry
+//! that no CFGI was sent for yet counts as all zero before.
 
 use super::Machine;
 use super::bits::{bit, mask};
@@ -151,9 +152,6 @@ impl Machine {
     pub(super) fn settle(&mut self, command: &Command) {
         match *command {
             Command::CfgiSte { first, last, .. } => {
-                if first == last {
-                    self.watched.insert(first);
-                }
                 for stream in self.watched.range(first..=last).copied().collect::<Vec<_>>() {
                     self.settle_stream(stream);
                 }

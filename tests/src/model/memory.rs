@@ -129,8 +129,12 @@ impl Memory {
         self.reuse = reuse;
     }
 
-    pub(super) fn set_aborting(&mut self, ranges: Vec<Range<u64>>) {
-        self.aborting = ranges;
+    pub(super) fn abort_at(&mut self, range: Range<u64>) {
+        self.aborting.push(range);
+    }
+
+    pub(super) fn abort_nowhere(&mut self) {
+        self.aborting.clear();
     }
 
     /// How many blocks are in use.

@@ -58,9 +58,14 @@ impl ModelPlatform {
         self.memory().set_reuse(reuse);
     }
 
-    /// Makes hardware's accesses to these physical addresses abort.
-    pub fn abort_at(&self, ranges: impl IntoIterator<Item = Range<u64>>) {
-        self.memory().set_aborting(ranges.into_iter().collect());
+    /// Makes hardware's accesses to a range of physical addresses abort, beside those that do already.
+    pub fn abort_at(&self, range: Range<u64>) {
+        self.memory().abort_at(range);
+    }
+
+    /// No access aborts any more, but where there is no memory.
+    pub fn abort_nowhere(&self) {
+        self.memory().abort_nowhere();
     }
 
     /// How many blocks are allocated.
@@ -74,16 +79,17 @@ impl ModelPlatform {
         self.nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::SeqCst);
     }
 
-    /// A buffer for a device driver, outside of what the driver under test allocates.
+    /// A zeroed buffer, aligned to its size and to pages, outside of what the driver under test allocates.
     ///
     /// # Panics
     ///
     /// If the host has no memory.
     #[must_use]
     pub fn buffer(&'static self, size_bytes: usize) -> Buffer {
-        let (pointer, physical) = self.memory().allocate(size_bytes, 4096).expect("memory for a buffer");
+        let alignment_bytes = size_bytes.next_power_of_two().max(4096);
+        let (pointer, physical) = self.memory().allocate(size_bytes, alignment_bytes).expect("memory for a buffer");
         let physical = PhysAddr::new(physical);
-        Buffer { platform: self, block: DmaBlock { pointer, physical, size_bytes, alignment_bytes: 4096 } }
+        Buffer { platform: self, block: DmaBlock { pointer, physical, size_bytes, alignment_bytes } }
     }
 
     /// Takes out what laws were broken so far.
@@ -220,19 +226,17 @@ impl Buffer {
         self.block.physical
     }
 
-    /// Fills it, as the CPU.
-    pub fn fill(&self, value: u8) {
-        // SAFETY: the block is the buffer's; no device accesses it while the test fills it.
-        unsafe { self.block.pointer.write_bytes(value, self.block.size_bytes) }
+    /// Its 64-bit words, as the CPU sees them.
+    #[must_use]
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the block is the buffer's until it is dropped, initialised, aligned to pages and whole words.
+        unsafe { std::slice::from_raw_parts(self.block.pointer.cast().as_ptr(), self.block.size_bytes / 8) }
     }
 
-    /// Its contents, as the CPU sees them.
+    /// Its bytes, as the CPU sees them.
     #[must_use]
     pub fn contents(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.block.size_bytes];
-        // SAFETY: the block is the buffer's; no device accesses it while the test looks.
-        unsafe { self.block.pointer.copy_to_nonoverlapping(NonNull::from(&mut bytes[..]).cast(), bytes.len()) }
-        bytes
+        self.words().iter().flat_map(|word| word.load(Ordering::SeqCst).to_le_bytes()).collect()
     }
 }
 

@@ -1,3 +1,10 @@
 //! The software SMMUv3, by itself and under the real driver.
 
+mod bench;
+mod commands;
+mod devices;
 mod driver;
+mod laws;
+mod lookups;
+mod registers;
+mod walks;

@@ -55,12 +55,15 @@ impl Machine {
         if !self.platform.take_fence() {
             self.violation(Law::Barrier, "CMDQ_PROD was written without a barrier after the commands");
         }
-        self.sample_live_entries();
         self.commands.published.truncate(after as usize);
         for index in before..after {
             let words = self.read_command(ring, consumer.wrapping_add(index)).unwrap_or([0; 2]);
             self.commands.published.push_back(words);
+            if Opcode::new(words[0] & 0xff) == Opcode::CfgiSte {
+                self.watch_stream((words[0] >> 32) as u32);
+            }
         }
+        self.sample_live_entries();
         if before == 0 {
             self.start_countdown();
         }
