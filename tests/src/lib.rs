@@ -1,3 +1,4 @@
 //! Tests that cross packages. Those that boot the kernel in QEMU are in `tests/boot`.
 
 pub mod model;
+pub mod qtest;

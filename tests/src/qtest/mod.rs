@@ -1,0 +1,25 @@
+//! The driver over QEMU's SMMUv3: it runs here, in the test's process; the SMMU, the memory and the devices that do DMA are
+//! a QEMU's that has no CPU (`-accel qtest`).
+//!
+//! What lives here: machines ([`QtestMachine`]), a [`Platform`](smmu::platform::Platform) over their memory and registers
+//! ([`QtestPlatform`]), their DMA engines ([`Edu`], [`IommuTestdev`]), and where QEMU is known to be wrong ([`Deviation`]).
+//! What does not: tests (`tests/tests/qtest`), and
+//! booting a kernel (`tests/tests/boot`).
+
+mod connection;
+mod deviation;
+mod edu;
+mod error;
+mod machine;
+mod pci;
+mod platform;
+mod staging;
+mod testdev;
+
+pub use deviation::Deviation;
+pub use edu::{BUFFER_BYTES, Direction, Edu, Transfer};
+pub use error::QtestError;
+pub use machine::{QtestMachine, SIGNATURE_OFFSET, SIGNATURE_WORDS, signature};
+pub use platform::{QtestPlatform, QtestRegisters};
+pub use staging::Staging;
+pub use testdev::{IommuTestdev, PATTERN, WriteOutcome};
