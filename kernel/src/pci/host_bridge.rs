@@ -101,7 +101,8 @@ fn windows(node: &Node, node_path: &str) -> Result<(Option<Window>, Option<Windo
     if node.property::<CellSizes>()? != Some(PCI_CELLS) {
         return Err(wrong("#address-cells", "3, and `#size-cells` 2"));
     }
-    let malformed = || wrong("ranges", "whole entries, with addresses of at most two cells, that end below 2^64");
+    let expected = "whole entries, with addresses of at most two cells, in multiples of 4 KiB, that end below 2^64";
+    let malformed = || wrong("ranges", expected);
     let parent = node.parent().map(|parent| parent.property::<AddressCells>()).transpose()?.flatten();
     let parent = parent.unwrap_or_default().0;
     if !(1..=2).contains(&parent) {

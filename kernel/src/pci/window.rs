@@ -5,6 +5,9 @@ use smmu::addr::PhysAddr;
 /// Bridges forward memory in multiples of this (PCI-to-PCI Bridge Architecture Specification 1.2, 3.2.5.8).
 const BRIDGE_GRANULE_BYTES: u64 = 1 << 20;
 
+/// Both ends of a translation are multiples of this, as the host bridges that exist have it.
+const PAGE_BYTES: u64 = 1 << 12;
+
 /// One entry of a host bridge's `ranges` for memory, given out from its start on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
@@ -20,8 +23,11 @@ pub(super) struct Window {
 
 impl Window {
     /// The window of `size_bytes` that devices see at `bus_base` and the CPU at `physical_base`; `None` if it passes the
-    /// end of an address space.
+    /// end of an address space, or if registers would be aligned for the devices and not for the CPU.
     pub(super) fn new(bus_base: u64, physical_base: PhysAddr, size_bytes: u64) -> Option<Self> {
+        if !physical_base.is_aligned(PAGE_BYTES) || !bus_base.is_multiple_of(PAGE_BYTES) {
+            return None;
+        }
         let end = bus_base.checked_add(size_bytes)?;
         physical_base.checked_add(size_bytes)?;
         // A BAR at address 0 counts as unassigned.

@@ -1,6 +1,7 @@
 //! Device trees that are wrong about the SMMU: the kernel names node and property, gives no device DMA, and ends orderly.
 
 use qemu::devicetree::{Tree, TreeError};
+use qemu::outcome::Outcome;
 
 use crate::boot::{Boot, Booted, demo_machine};
 use crate::log::CONFIGURATION_WRITES;
@@ -101,4 +102,17 @@ fn an_iommu_map_cut_short() {
 fn no_iommu_map() {
     let booted = boot(|tree| tree.remove_property(HOST_BRIDGE, "iommu-map"));
     assert_failed_closed(&booted, "behind no IOMMU: it could reach all memory, so it stays off");
+}
+
+#[test]
+fn a_window_for_devices_at_an_odd_address() {
+    let booted = boot(|tree| {
+        let mut ranges = tree.cells(HOST_BRIDGE, "ranges")?;
+        // The second entry's address as the CPU sees it: memory below 4 GiB.
+        ranges[11] += 1;
+        tree.set_property(HOST_BRIDGE, "ranges", ranges.as_slice())
+    });
+    booted.assert_outcome(Outcome::Failed);
+    booted.assert_shows(&format!("host bridge left out: PCI host bridge {HOST_BRIDGE}: property `ranges`: expected "));
+    booted.assert_shows("FAILED: no virtio-blk on this machine");
 }
