@@ -26,7 +26,7 @@ fn events_of(config: Config, ste: &[u64]) -> Vec<u8> {
 #[test]
 fn streams_without_an_entry() {
     assert_eq!(events_of(Config::qemu(), &[0]), [C_BAD_STE]);
-    assert_eq!(events_of(Config::qemu(), &[1]), [], "Config 000 is silent");
+    assert!(events_of(Config::qemu(), &[1]).is_empty(), "Config 000 is silent");
     let bench = Bench::new(Config::qemu());
     assert!(touch(&bench.model.device(StreamId::new(64)), 0).is_err());
     assert_eq!(bench.event_numbers(), [C_BAD_STREAMID]);
