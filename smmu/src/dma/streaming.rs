@@ -1,7 +1,8 @@
 //! Streaming mappings: a driver's own buffer, lent to the device for one transfer.
 //!
 //! A device gets whole pages. A buffer that does not fill its pages shares them with something that the device has no
-//! business with, so it is bounced: the device works on a copy.
+//! business with, so it is bounced: the device works on a copy. What the buffer held before reaches the
+//! copy only if the device is to read it; bytes that the device was to write and did not are zero afterwards.
 
 use alloc::sync::Arc;
 use core::fmt;
