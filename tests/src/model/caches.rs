@@ -150,15 +150,17 @@ impl Caches {
         self.caching == Caching::Greedy
     }
 
-    pub(super) fn invalidate_configuration(&mut self, command: &Command) {
-        let table = self.structures.len();
+    /// `split` is how many bits of a StreamID the second level resolves, if there is one.
+    pub(super) fn invalidate_configuration(&mut self, command: &Command, split: Option<u32>) {
         match *command {
             Command::CfgiSte { first, last, leaf } => {
                 let streams = first..=last;
                 self.configuration_known |= first == 0 && last == u32::MAX;
                 self.structures.retain(|name, _| match name {
-                    // The granularity of a first-level descriptor is not known here: forget more, which is legal.
-                    Structure::L1Std { .. } => leaf,
+                    Structure::L1Std { index } => {
+                        let split = split.unwrap_or(0);
+                        leaf || !(first >> split..=last >> split).contains(index)
+                    }
                     Structure::Ste { stream } | Structure::L1Cd { stream, .. } | Structure::Cd { stream, .. } => {
                         !streams.contains(stream)
                     }
@@ -175,7 +177,6 @@ impl Caches {
             }),
             _ => {}
         }
-        debug_assert!(self.structures.len() <= table);
     }
 
     pub(super) fn invalidate_translations(&mut self, tlbi: &Tlbi) {

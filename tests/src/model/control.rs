@@ -1,11 +1,11 @@
 //! The state of one SMMU, what enabling and disabling it does, and what can be made to go wrong with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::caches::Caches;
 use super::commands::{CommandQueue, Opcode};
 use super::config::Config;
-use super::dma::{AtcEntry, PageResponse, Stalled};
+use super::dma::{AtcEntry, PageResponse, Stalled, Transaction};
 use super::events::Record;
 use super::laws::Law;
 use super::live::Settled;
@@ -50,6 +50,8 @@ pub(super) struct Machine {
     /// Records of stalls for which the event queue had no space.
     pub(super) waiting_events: Vec<Record>,
     pub(super) stalls: Vec<Stalled>,
+    /// The latest transactions.
+    pub(super) recent: VecDeque<Transaction>,
     pub(super) atcs: Vec<AtcEntry>,
     /// Answers to page requests, by stream.
     pub(super) responses: Vec<(u32, PageResponse)>,
@@ -75,6 +77,7 @@ impl Machine {
             log: Log::default(),
             waiting_events: Vec::new(),
             stalls: Vec::new(),
+            recent: VecDeque::new(),
             atcs: Vec::new(),
             responses: Vec::new(),
             watched: BTreeSet::new(),

@@ -153,3 +153,23 @@ fn a_sync_signals() {
     assert!(log.entries().contains(&Entry::WakeUp));
     assert_eq!(log.commands(), [Opcode::Sync; 3]);
 }
+
+#[test]
+fn configuration_and_translations_in_one_batch_have_no_order() {
+    let stale = |batches: &[&[[u64; 2]]]| {
+        let mut bench = Bench::new(Config::qemu());
+        let buffers = with_a_stale_page(&mut bench);
+        // Another CD under the same ASID, whose tables map nothing. The old ones map the page again.
+        let (other, empty) = (bench.buffer(4096), bench.buffer(4096));
+        put_cd(&other, 0, &[CD0 | 39 | 4 << 32, empty.physical().get(), 0, 0xff44]);
+        put(&buffers[2], 0, buffers[3].physical().get() | 0xf47);
+        bench.poke_ste(STREAM, &stage1_ste(&other)[..1]);
+        batches.iter().for_each(|batch| bench.run(batch));
+        let reached = touch(&bench.device(), 0).is_ok();
+        bench.set_ste(STREAM, &[0]);
+        bench.run(&[[0x30, 0]]);
+        reached
+    };
+    assert!(stale(&[&[[0x03 | SID, 1], [0x11 | ASID, 0]]]), "the TLB was filled again by the old CD");
+    assert!(!stale(&[&[[0x03 | SID, 1]], &[[0x11 | ASID, 0]]]));
+}

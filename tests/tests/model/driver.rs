@@ -1,6 +1,8 @@
 //! The real driver over the model: what a device reaches, and what it does not.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use smmu::addr::{Iova, StreamId};
 use smmu::arch::event::EventKind;
@@ -104,6 +106,25 @@ fn a_queue_of_two_commands_is_enough() {
 }
 
 #[test]
+fn tables_go_with_the_range_that_they_serve() {
+    everywhere(|config| {
+        let model = Model::new(config);
+        let system = System::new(&model);
+        let dma = system.dma(&model, 5);
+        let disk = model.device(StreamId::new(5));
+        for _ in 0..2 {
+            let buffer = dma.allocate_coherent(5 << 20).unwrap();
+            let blocks = model.platform().block_count();
+            let middle = Iova::new(buffer.iova().get() + (3 << 20));
+            disk.write(middle, &[1]).unwrap();
+            drop(buffer);
+            assert!(model.platform().block_count() < blocks - 1, "the tables in the middle went with the buffer");
+            assert_eq!(disk.write(middle, &[1]), Err(Refused::Aborted));
+        }
+    });
+}
+
+#[test]
 fn devices_do_not_reach_each_others_memory() {
     everywhere(|config| {
         let model = Model::new(config);
@@ -156,6 +177,27 @@ fn cpus_map_and_unmap_at_once() {
                 });
             }
         });
+    });
+}
+
+#[test]
+fn commands_that_complete_on_another_thread() {
+    // The clock stands still: however long the other thread takes, nothing times out.
+    let model = Model::new(Config { pace: Pace::Stepped, relax: Duration::ZERO, ..Config::qemu() });
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(SeqCst) {
+                model.step();
+                std::thread::yield_now();
+            }
+        });
+        let system = System::new(&model);
+        let dma = system.dma(&model, 5);
+        let buffer = dma.allocate_coherent(4096).unwrap();
+        model.device(StreamId::new(5)).write(buffer.iova(), &[1]).unwrap();
+        drop((buffer, dma, system));
+        done.store(true, SeqCst);
     });
 }
 

@@ -64,6 +64,8 @@ fn hardware_that_reads_freed_memory_is_noticed() {
     assert_eq!(bench.broken_laws(), [Law::UseAfterFree]);
     bench.set_ste(STREAM, &[0]);
     bench.run(&[[0x30, 0]]);
+    // Speculation went there once more, until the entry was gone.
+    let _ = bench.broken_laws();
 }
 
 #[test]
@@ -191,4 +193,19 @@ fn a_dirty_line_would_overwrite_what_hardware_wrote() {
     bench.registers.write32(CR0, 0xd);
     assert!(touch(&bench.device(), 0).is_err());
     assert_eq!(bench.broken_laws(), [Law::DirtyLine]);
+}
+
+#[test]
+fn descriptors_of_first_levels_are_whole() {
+    for (descriptor, law) in [(0x9_u64 | 1 << 60, Law::ReservedBit), (0x9 | 0x1000, Law::Alignment)] {
+        let mut bench = Bench::new(Config::qemu());
+        bench.registers_off();
+        let (first, second) = (bench.buffer(4096), bench.buffer(16384));
+        bench.program_streams(&first, 16 | 8 << 6 | 1 << 16);
+        put(&first, 0, second.physical().get() | descriptor);
+        bench.registers_on();
+        assert!(touch(&bench.device(), 0).is_err());
+        assert_eq!(bench.broken_laws(), [law]);
+        bench.registers_off();
+    }
 }

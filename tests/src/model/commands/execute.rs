@@ -37,8 +37,9 @@ impl Machine {
         Ok(())
     }
 
-    /// Carries out what was accepted so far. Translations go before configuration: the commands of one batch have no
-    /// order among each other, and this one shows a driver that relied on another.
+    /// Carries out what was accepted so far. Translations go before configuration, and the TLB is filled again in
+    /// between: the commands of one batch have no order among each other, and this one shows a driver that relied on
+    /// another.
     fn complete(&mut self) {
         let unsynced = std::mem::take(&mut self.commands.unsynced);
         let is_configuration = |command: &&Command| {
@@ -53,10 +54,14 @@ impl Machine {
                 _ => {}
             }
         }
+        self.speculate();
+        let split = self.stream_table().split;
         for command in unsynced.iter().filter(is_configuration) {
-            self.caches.invalidate_configuration(command);
+            self.caches.invalidate_configuration(command, split);
             self.settle(command);
         }
+        // What was forgotten may come back, as memory has it now.
+        self.speculate();
     }
 
     /// What a consumed CMD_SYNC signals (IHI 0070, 4.7.3).

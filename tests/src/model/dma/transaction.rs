@@ -8,6 +8,9 @@ use super::super::registers::{enable, offset};
 use super::super::structures::{Ste, StreamConfig};
 use super::super::walk::{Intent, Leaf, Permissions};
 
+/// How many transactions speculation goes by.
+const RECENT: usize = 4;
+
 /// What a device puts on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Transaction {
@@ -62,10 +65,25 @@ impl Machine {
             let too_large = transaction.address >> self.config.oas_bits() != 0;
             return if aborts || too_large { Passage::Aborted } else { Passage::To(transaction.address) };
         }
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(*transaction);
         let mut seen = *transaction;
         match self.translate(&mut seen) {
             Ok(leaf) => Passage::To(leaf.translate(seen.address)),
             Err(failure) => self.fail(&seen, failure),
+        }
+    }
+
+    /// Translates once more what was translated lately, as hardware may at any time, and keeps what comes out.
+    pub(in super::super) fn speculate(&mut self) {
+        if self.caches.is_greedy() && self.registers.enabled(enable::SMMUEN) {
+            for mut transaction in self.recent.clone() {
+                // Speculation reads; what faults is forgotten.
+                (transaction.reads, transaction.writes) = (true, false);
+                let _ = self.translate(&mut transaction);
+            }
         }
     }
 

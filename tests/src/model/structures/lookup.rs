@@ -4,6 +4,7 @@ use super::super::Machine;
 use super::super::bits::{bit, bits, mask};
 use super::super::caches::Structure;
 use super::super::events::{Class, EventKind, Fault};
+use super::super::laws::Law;
 use super::super::log::{Entry, Fetched};
 use super::super::memory::View;
 use super::super::registers::offset;
@@ -91,6 +92,9 @@ impl Machine {
             let physical = table.base + u64::from(index) * 8;
             machine.fetch(Fetched::L1Std, physical, machine.table_view(), EventKind::SteFetch)
         })?;
+        if let Some((start, _)) = table.second_level(word) {
+            self.check_pointer("first-level stream table descriptor", word, start | bits(word, 4, 0));
+        }
         table.entry_address(word, stream).ok_or(Fault::new(EventKind::BadStreamid))
     }
 
@@ -116,6 +120,7 @@ impl Machine {
                 if !bit(word, 0) || table >> self.config.oas_bits() != 0 {
                     return Err(Fault::new(EventKind::BadSubstreamid));
                 }
+                self.check_pointer("first-level context descriptor", word, table | 1);
                 table + u64::from(index & ((1 << leaf) - 1)) * 64
             }
             _ => (ste.context_pointer() & !((64u64 << log2_contexts) - 1)) + u64::from(index) * 64,
@@ -125,6 +130,17 @@ impl Machine {
         match cd.illegal(ste, &self.config, self.e2h()) {
             None => Ok(cd),
             Some(why) => Err(Fault { why, ..Fault::new(EventKind::BadCd) }),
+        }
+    }
+
+    /// Judges a valid descriptor of a first level, of which hardware sees `seen`: the rest is misaligned or reserved.
+    fn check_pointer(&self, what: &str, word: u64, seen: u64) {
+        let (reserved, misaligned) = ((word & !seen) & !mask(51, 6), (word & !seen) & mask(51, 6));
+        if reserved != 0 {
+            self.violation(Law::ReservedBit, format!("{what} {word:#x} has reserved bits {reserved:#x}"));
+        }
+        if misaligned != 0 {
+            self.violation(Law::Alignment, format!("{what} {word:#x} is not aligned to what it leads to"));
         }
     }
 
