@@ -146,6 +146,11 @@ impl Model {
         self.machine().consume_command()
     }
 
+    /// Looks at every watched entry now, and not only when commands are published.
+    pub fn check_entries(&self) {
+        self.machine().sample_live_entries();
+    }
+
     /// Takes out what laws were broken so far.
     #[must_use]
     pub fn take_violations(&self) -> Vec<Violation> {

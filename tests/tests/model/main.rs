@@ -7,6 +7,7 @@ mod driver;
 mod failures;
 mod laws;
 mod lookups;
+mod many;
 mod registers;
 mod system;
 mod walks;
