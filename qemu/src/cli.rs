@@ -148,7 +148,7 @@ impl Arguments {
 
 /// Says what is wrong and ends the process.
 pub(crate) fn refuse(message: &str) -> ! {
-    eprintln!("{message}");
+    qemu::tell!("{message}");
     process::exit(USAGE.into())
 }
 

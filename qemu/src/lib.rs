@@ -21,6 +21,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod symbols;
+pub mod terminal;
 pub mod toolchain;
 pub mod trace;
 pub mod workspace;

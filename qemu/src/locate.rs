@@ -49,7 +49,7 @@ pub fn locate(given: Option<&Path>) -> Result<Qemu, LocateError> {
     match installed {
         Some(qemu) if qemu.capabilities.is_full() => Ok(qemu),
         Some(qemu) => Ok(private::obtain().unwrap_or_else(|error| {
-            eprintln!("{} cannot do everything, and there is no private copy: {error}", qemu.program.display());
+            crate::tell!("{} cannot do everything, and there is no private copy: {error}", qemu.program.display());
             qemu
         })),
         None => Ok(private::obtain()?),

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     };
     done.map_or_else(
         |error| {
-            eprintln!("error: {error}");
+            qemu::tell!("error: {error}");
             ExitCode::FAILURE
         },
         ExitCode::from,
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 
 fn list() {
     for scenario in scenario::SCENARIOS {
-        println!("{:18} {}\n{:18} on: {}", scenario.name, scenario.shows, "", scenario.machine);
+        qemu::show!("{:18} {}\n{:18} on: {}", scenario.name, scenario.shows, "", scenario.machine);
     }
 }
 
@@ -61,7 +61,7 @@ fn print(arguments: &Arguments) -> Result<u8, AnyError> {
     };
     let (machine, left_out) = machine_for(arguments, &qemu, &disk)?;
     let run = prepare(arguments, &qemu, &machine, &image, &disk, &left_out);
-    println!("{}", shell_line(&qemu.command_line(&run.arguments()))?);
+    qemu::show!("{}", shell_line(&qemu.command_line(&run.arguments()))?);
     Ok(0)
 }
 
@@ -84,13 +84,13 @@ fn launch(arguments: &Arguments) -> Result<u8, AnyError> {
     };
     let (machine, left_out) = machine_for(arguments, &qemu, &disk)?;
     for part in &left_out {
-        eprintln!("left out, because {} has no such thing: {part}", qemu.version);
+        qemu::tell!("left out, because {} has no such thing: {part}", qemu.version);
     }
 
     let mut run = prepare(arguments, &qemu, &machine, &kernel.image, &disk, &left_out);
     run.shown = true;
     if let Some(stub) = &run.gdb {
-        eprintln!(
+        qemu::tell!(
             "The machine waits for a debugger; in another terminal:\n  {}",
             shell_line(&stub.debugger_command(&kernel.elf))?
         );
@@ -154,7 +154,7 @@ fn judge(
     let mut message = result.outcome.to_string();
     if report.exit_status == 0 && arguments.scenario.reads_disk {
         match disk.check(&result.records) {
-            Ok(()) => println!("{}: SHA-256 {}, the same on the host", disk.path.display(), disk.sha256),
+            Ok(()) => qemu::show!("{}: SHA-256 {}, the same on the host", disk.path.display(), disk.sha256),
             Err(error) => {
                 message = error.to_string();
                 (report.outcome, report.exit_status) = ("wrong-result", 1);
@@ -164,22 +164,22 @@ fn judge(
     report.message = &message;
     report.left_out = left_out;
     for record in console::of_kind(&result.records, "backtrace") {
-        eprintln!("backtrace, resolved:");
+        qemu::tell!("backtrace, resolved:");
         for line in symbols::resolve(&kernel.elf, &symbols::addresses(record)) {
-            eprintln!("{line}");
+            qemu::tell!("{line}");
         }
     }
     if report.exit_status != 0 {
-        eprintln!("last lines of the console:");
+        qemu::tell!("last lines of the console:");
         for line in result.last_lines(LAST_LINES) {
-            eprintln!("  | {line}");
+            qemu::tell!("  | {line}");
         }
     }
     if let Some(trace) = &run.trace {
-        eprintln!("trace events: {}", trace.display());
+        qemu::tell!("trace events: {}", trace.display());
     }
     let prefix = if report.exit_status == 0 { "" } else { "error: " };
-    eprintln!("{prefix}{message} ({:.1} s)", result.wall.as_secs_f64());
+    qemu::tell!("{prefix}{message} ({:.1} s)", result.wall.as_secs_f64());
     if let Some(file) = json {
         serde_json::to_writer_pretty(file, &report)?;
     }

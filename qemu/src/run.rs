@@ -213,7 +213,7 @@ fn read_messages(stderr: Option<impl Read>, shown: bool) -> (String, MachineLife
                 continue;
             }
             if shown {
-                eprintln!("{line}");
+                crate::tell!("{line}");
             }
             messages += &line;
             messages.push('\n');

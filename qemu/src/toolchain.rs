@@ -39,7 +39,9 @@ pub fn ensure_kernel_target() -> Result<(), ToolchainError> {
     if kernel_target_installed()? {
         return Ok(());
     }
-    eprintln!("Rust's target {KERNEL_TARGET} is missing; running `rustup toolchain install` for rust-toolchain.toml");
+    crate::tell!(
+        "Rust's target {KERNEL_TARGET} is missing; running `rustup toolchain install` for rust-toolchain.toml"
+    );
     // Cargo's rustup proxy names the toolchain in RUSTUP_TOOLCHAIN, which would hide the file with the targets.
     Command::new("rustup")
         .args(["toolchain", "install"])

@@ -93,7 +93,7 @@ pub fn obtain() -> Result<Qemu, PrivateError> {
     match manifest::check(&root) {
         Ok(()) => return probe(&root),
         Err(manifest::Damage::Absent) => {}
-        Err(damage) => eprintln!("the private copy of QEMU in {} is damaged ({damage}); mending it", root.display()),
+        Err(damage) => crate::tell!("the private copy of QEMU in {} is damaged ({damage}); mending it", root.display()),
     }
     let packages = packages::obtain(&folder, &lock)?;
     make(&folder, &packages)
@@ -115,7 +115,9 @@ fn acquire(path: &Path) -> Result<File, PrivateError> {
     let file = File::create(path).map_err(at(path))?;
     match file.try_lock() {
         Ok(()) => return Ok(file),
-        Err(TryLockError::WouldBlock) => eprintln!("another process is at work on the private copy of QEMU; waiting"),
+        Err(TryLockError::WouldBlock) => {
+            crate::tell!("another process is at work on the private copy of QEMU; waiting")
+        }
         Err(TryLockError::Error(error)) => return Err(at(path)(error)),
     }
     file.lock().map_err(at(path))?;
@@ -131,7 +133,7 @@ fn make(folder: &Path, packages: &[PathBuf]) -> Result<Qemu, PrivateError> {
     manifest::write(&partial).map_err(at(&partial))?;
     remove(&root)?;
     fs::rename(&partial, &root).map_err(at(&root))?;
-    eprintln!("{}, private copy in {}", qemu.version, root.display());
+    crate::tell!("{}, private copy in {}", qemu.version, root.display());
     let (program, leading_arguments, environment) = invocation(&root)?;
     Ok(Qemu { program, leading_arguments, environment, ..qemu })
 }

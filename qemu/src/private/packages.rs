@@ -53,7 +53,7 @@ pub(super) fn obtain(folder: &Path, lock: &File) -> Result<Vec<PathBuf>, Private
     {
         return Ok(paths(&packages, &apt.archives()));
     }
-    eprintln!("fetching a private copy of QEMU, as there is none here that can do everything");
+    crate::tell!("fetching a private copy of QEMU, as there is none here that can do everything");
     let packages = download_from_any(&apt)?;
     let json = serde_json::to_vec_pretty(&packages).map_err(io::Error::from).map_err(at(&list))?;
     workspace::write_whole(&list, &json).map_err(at(&list))?;
@@ -91,7 +91,7 @@ fn download_from_any(apt: &Apt<'_>) -> Result<Vec<Package>, PrivateError> {
         match download(apt, &source) {
             Ok(packages) => return Ok(packages),
             Err(error) => {
-                eprintln!("{error}");
+                crate::tell!("{error}");
                 first_error.get_or_insert(error);
             }
         }
@@ -103,7 +103,7 @@ fn download_from_any(apt: &Apt<'_>) -> Result<Vec<Package>, PrivateError> {
 fn download(apt: &Apt<'_>, source: &Source) -> Result<Vec<Package>, PrivateError> {
     let failed = |step| move |message| PrivateError::Apt { step, mirror: source.name().to_owned(), message };
     apt.configure(source)?;
-    eprintln!("reading the package lists of {}", source.name());
+    crate::tell!("reading the package lists of {}", source.name());
     finished(apt.command(&["update"])?.output()).map_err(failed("update"))?;
 
     let mut packages: Vec<Package> = Vec::new();
@@ -132,7 +132,7 @@ fn download(apt: &Apt<'_>, source: &Source) -> Result<Vec<Package>, PrivateError
 fn fetch(apt: &Apt<'_>, packages: &[Package]) -> Result<(), String> {
     let total = packages.iter().map(|package| package.bytes).sum();
     if !io::stderr().is_terminal() {
-        eprintln!("downloading {} packages, {}", packages.len(), HumanBytes(total));
+        crate::tell!("downloading {} packages, {}", packages.len(), HumanBytes(total));
     }
     let progress = progress("downloading", total, "{bytes}/{total_bytes}, {bytes_per_sec}");
     let mut command = apt.command(&["--download-only", "install", PACKAGE]).map_err(|error| error.to_string())?;
