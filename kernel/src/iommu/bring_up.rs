@@ -52,7 +52,10 @@ fn bring_up(node: SmmuNode) -> Result<Instance, String> {
     let registers = unsafe { Mmio::new(base, size_bytes) };
     let smmu = Smmu::bring_up(&PLATFORM, registers, node.dma_coherent, BootPolicy::Abort);
     let smmu = Arc::new(smmu.map_err(|error| explain(&error))?);
-    connect_interrupts(&node, phandle, &smmu).map_err(|error| explain(&error))?;
+    if let Err(error) = connect_interrupts(&node, phandle, &smmu) {
+        log::warn!("{}: no interrupts, events have to be polled for: {error}", node.path);
+        faults::poll_for(phandle, &smmu);
+    }
     IOMMUS.register(phandle, Arc::clone(&smmu)).map_err(|error| explain(&error))?;
     Ok(Instance { node, phandle, smmu })
 }
@@ -60,6 +63,9 @@ fn bring_up(node: SmmuNode) -> Result<Instance, String> {
 /// Connects the event and global error interrupts, or the combined one, and looks once at what came before.
 fn connect_interrupts(node: &SmmuNode, phandle: Phandle, smmu: &Arc<Smmu<Kernel>>) -> Result<(), String> {
     let lines = &node.interrupts;
+    if lines.combined.is_none() && lines.eventq.is_none() {
+        return Err("the device tree names none for the event queue".into());
+    }
     for line in [&lines.combined, &lines.eventq, &lines.gerror].into_iter().flatten() {
         let smmu = Arc::clone(smmu);
         // Either source on either line: they are cheap to look at, and a lost pulse is made good by the next.

@@ -1,10 +1,28 @@
 //! The SMMU's interrupts: events with the name of the culprit, global errors in words.
 
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
 use smmu::device::Smmu;
 use smmu::iommu::fwspec::Phandle;
 
 use super::{IOMMUS, counts};
 use crate::platform::Kernel;
+use crate::sync::IrqMutex;
+
+/// The SMMUs whose interrupts cannot be had.
+static POLLED: IrqMutex<Vec<(Phandle, Arc<Smmu<Kernel>>)>> = IrqMutex::new(Vec::new());
+
+/// Has [`poll`] look after an SMMU that cannot call for itself.
+pub(super) fn poll_for(phandle: Phandle, smmu: &Arc<Smmu<Kernel>>) {
+    POLLED.lock().push((phandle, Arc::clone(smmu)));
+}
+
+/// Takes what waits in SMMUs without interrupts. Whoever waits for a fault calls it while waiting.
+pub fn poll() {
+    let polled = POLLED.lock().clone();
+    polled.iter().for_each(|(phandle, smmu)| handle(*phandle, smmu));
+}
 
 /// Takes whatever events and global errors wait in an SMMU. Called from its interrupts.
 pub(super) fn handle(phandle: Phandle, smmu: &Smmu<Kernel>) {

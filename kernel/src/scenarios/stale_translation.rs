@@ -47,19 +47,47 @@ fn show(context: &Context) -> Result<(), String> {
     let smmu = system.smmus.first().map(|instance| Arc::clone(&instance.smmu)).ok_or("no SMMU")?;
     let endpoint = system.endpoint(DriverKind::Edu)?;
     let stream = endpoint.device()?.fwspec().entries().first().ok_or("edu is behind no SMMU")?.stream_id;
-    let page = DmaMemory::allocate(&PLATFORM, PAGE_BYTES, PAGE_BYTES).map_err(|error| error.to_string())?;
+    let mut edu = Edu::new(&mut endpoint.function).map_err(|error| error.to_string())?;
     let space = Space::new(&smmu)?;
-    let size_bytes = PAGE_BYTES as u64;
-    let mapped = space.table.map(IOVA, page.physical(), size_bytes, Access::ReadWrite, MemoryType::WriteBack);
-    mapped.map_err(|error| error.to_string())?;
     smmu.attach(stream, &space.entry).map_err(|error| error.to_string())?;
     endpoint.function.set_bus_master(true);
+    let found = experiment(&smmu, &space, &mut edu);
+    endpoint.function.set_bus_master(false);
+    if let Err(error) = smmu.detach(stream).and_then(|()| smmu.retire(space.tag)) {
+        space.keep();
+        return Err(error.to_string());
+    }
+    let Found { mapped, stale, invalidated } = found?;
+    record!(
+        "stale-translation",
+        "seen_without_invalidation" => stale,
+        "stopped_after_invalidation" => !invalidated,
+    );
+    match (mapped, stale, invalidated) {
+        (true, true, false) => Ok(()),
+        (true, false, false) => Err("this SMMU caches nothing, so a missing invalidation does not show".into()),
+        _ => Err("the device's writes do not follow the page table".into()),
+    }
+}
 
-    let mut edu = Edu::new(&mut endpoint.function).map_err(|error| error.to_string())?;
-    fill(&page, WRITTEN);
+/// Whether the device's write arrives in the page.
+struct Found {
+    /// While it is mapped.
+    mapped: bool,
+    /// Once it is unmapped, before the SMMU was told.
+    stale: bool,
+    /// After the SMMU was told.
+    invalidated: bool,
+}
+
+fn experiment(smmu: &Smmu<Kernel>, space: &Space, edu: &mut Edu) -> Result<Found, String> {
+    let (page, size_bytes) = (&space.page, PAGE_BYTES as u64);
+    let mapped = space.table.map(IOVA, page.physical(), size_bytes, Access::ReadWrite, MemoryType::WriteBack);
+    mapped.map_err(|error| error.to_string())?;
+    fill(page, WRITTEN);
     edu.copy_from_memory(IOVA, 0, BUFFER_BYTES).map_err(|error| error.to_string())?;
     let mut write_arrives = || -> Result<bool, String> {
-        fill(&page, BLANK);
+        fill(page, BLANK);
         edu.copy_to_memory(IOVA, 0, BUFFER_BYTES).map_err(|error| error.to_string())?;
         Ok(page.words().iter().any(|word| word.load(Ordering::Relaxed) != BLANK))
     };
@@ -73,20 +101,7 @@ fn show(context: &Context) -> Result<(), String> {
     unmapped.free();
     let invalidated = write_arrives()?;
     println!("invalidated: the device's write {}", in_words(invalidated));
-
-    endpoint.function.set_bus_master(false);
-    smmu.detach(stream).map_err(|error| error.to_string())?;
-    smmu.retire(space.tag).map_err(|error| error.to_string())?;
-    record!(
-        "stale-translation",
-        "seen_without_invalidation" => stale,
-        "stopped_after_invalidation" => !invalidated,
-    );
-    match (mapped, stale, invalidated) {
-        (true, true, false) => Ok(()),
-        (true, false, false) => Err("this SMMU caches nothing, so a missing invalidation does not show".into()),
-        _ => Err("the device's writes do not follow the page table".into()),
-    }
+    Ok(Found { mapped, stale, invalidated })
 }
 
 fn in_words(arrives: bool) -> &'static str {
@@ -97,12 +112,13 @@ fn fill(page: &DmaMemory<Kernel>, value: u64) {
     page.words().iter().for_each(|word| word.store(value, Ordering::Relaxed));
 }
 
-/// A stage-1 address space made by hand. The context descriptor and the table outlive the attachment.
+/// A stage-1 address space made by hand, and the page in it. All of it outlives the attachment.
 struct Space {
+    page: DmaMemory<Kernel>,
     table: PageTable<Kernel>,
     tag: TranslationTag,
     entry: StreamTableEntry,
-    _context: ContextTable<Kernel>,
+    context: ContextTable<Kernel>,
 }
 
 impl Space {
@@ -136,6 +152,14 @@ impl Space {
             vmid,
             ..Stage1Stream::with_one_context(context.physical(), walk)
         });
-        Ok(Self { table, tag: TranslationTag::Stage1 { asid, vmid }, entry, _context: context })
+        let page = DmaMemory::allocate(&PLATFORM, PAGE_BYTES, PAGE_BYTES).map_err(|error| error.to_string())?;
+        Ok(Self { page, table, tag: TranslationTag::Stage1 { asid, vmid }, entry, context })
+    }
+
+    /// Never gives the memory back: for an SMMU that does not confirm that it let go.
+    fn keep(&self) {
+        self.page.keep();
+        self.table.keep();
+        self.context.keep();
     }
 }

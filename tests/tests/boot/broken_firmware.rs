@@ -116,3 +116,14 @@ fn a_window_for_devices_at_an_odd_address() {
     booted.assert_shows(&format!("host bridge left out: PCI host bridge {HOST_BRIDGE}: property `ranges`: expected "));
     booted.assert_shows("FAILED: no virtio-blk on this machine");
 }
+
+#[test]
+fn an_smmu_without_interrupts_is_polled() {
+    let booted = boot(|tree| {
+        tree.remove_property(SMMU, "interrupts")?;
+        tree.remove_property(SMMU, "interrupt-names")
+    });
+    booted.assert_outcome(Outcome::Success);
+    booted.assert_shows("events have to be polled for");
+    booted.assert_shows("DMA stopped: 00:03.0 edu");
+}

@@ -15,6 +15,7 @@ use super::super::system::Endpoint;
 use super::engine::{Engine, TRANSFER_BYTES};
 use crate::drivers::iommu_testdev::{IommuTestdev, Outcome};
 use crate::drivers::wait_for;
+use crate::iommu;
 use crate::platform::PLATFORM;
 use crate::{println, record};
 
@@ -100,9 +101,13 @@ pub(super) fn testdev(endpoint: &mut Endpoint) -> Result<(), String> {
     untouched(&device)
 }
 
-/// Waits until the SMMU's interrupt has named the device.
+/// Waits until the SMMU has named the device, in its interrupt or, where it has none, when it is asked.
 fn caught(device: &Device, faults_before: u64) -> Result<(), String> {
-    if wait_for(REPORT_LIMIT, || device.faults() > faults_before) {
+    let named = || {
+        iommu::poll();
+        device.faults() > faults_before
+    };
+    if wait_for(REPORT_LIMIT, named) {
         return Ok(());
     }
     Err(format!("{device}: nothing was reported within {REPORT_LIMIT:?}"))
