@@ -53,6 +53,7 @@ pub use laws::{Law, Violation};
 pub use log::{Entry, Fetched, Interrupt, Log, Mark};
 pub use platform::{Buffer, ModelPlatform};
 pub use registers::ModelRegisters;
+pub use walk::{Cacheability, MemoryType};
 
 use control::Machine;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use smmu::addr::{Iova, StreamId};
 use smmu::arch::event::EventKind;
 use smmu::dma::Direction;
-use tests::model::{Config, Fetched, Model, Opcode, Pace, Refused};
+use tests::model::Cacheability::WriteBack;
+use tests::model::{Config, Fetched, MemoryType, Model, Opcode, Pace, Refused};
 
 use super::system::{System, everywhere};
 
@@ -22,6 +23,8 @@ fn a_device_reaches_its_buffer_and_no_more() {
         let buffer = dma.allocate_coherent(4096).unwrap();
         let iova = buffer.iova().get();
         disk.write(Iova::new(iova + 8), &0x1122_3344_5566_7788u64.to_le_bytes()).unwrap();
+        let cached = MemoryType::Normal { outer: WriteBack, inner: WriteBack };
+        assert_eq!(disk.memory_type(buffer.iova()), Some(cached));
         assert_eq!(buffer.words()[1].load(SeqCst), 0x1122_3344_5566_7788);
         let mut word = [0; 8];
         disk.read(Iova::new(iova + 8), &mut word).unwrap();
@@ -192,13 +195,22 @@ fn commands_that_complete_on_another_thread() {
                 std::thread::yield_now();
             }
         });
+        // Dropped last, and also when something has panicked: the other thread ends.
+        let _stop = Stop(&done);
         let system = System::new(&model);
         let dma = system.dma(&model, 5);
         let buffer = dma.allocate_coherent(4096).unwrap();
         model.device(StreamId::new(5)).write(buffer.iova(), &[1]).unwrap();
-        drop((buffer, dma, system));
-        done.store(true, SeqCst);
     });
+}
+
+/// Sets a flag when dropped.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smmu::addr::{Iova, StreamId};
 
-use super::super::{Machine, Shared, lock};
+use super::super::{Machine, MemoryType, Shared, lock};
 use super::{AtsTranslation, PageRequest, PageResponse, Passage, Transaction, Unsupported};
 
 /// Transactions are split here.
@@ -131,6 +131,13 @@ impl Device {
         let old = machine.read_data(physical).map_err(|_| Refused::Aborted)?;
         machine.write_data(physical, old.wrapping_add(addend), u64::MAX).map_err(|_| Refused::Aborted)?;
         Ok(old)
+    }
+
+    /// The type of memory that a read of `iova` meets, if it gets there. For a device that asks for cached memory, where
+    /// that counts. Leaves no event behind.
+    pub fn memory_type(&self, iova: Iova) -> Option<MemoryType> {
+        let mut transaction = self.transaction(iova.get(), true, false);
+        self.machine().translate(&mut transaction).ok().map(|leaf| leaf.memory)
     }
 
     /// How a stalled transaction ended, with what it read; `None` while it waits. A tag is asked about once.

@@ -6,7 +6,7 @@ use super::super::events::{Class, EventKind, Fault, Record};
 use super::super::log::Entry;
 use super::super::registers::{enable, offset};
 use super::super::structures::{Ste, StreamConfig};
-use super::super::walk::{Intent, Leaf, Permissions};
+use super::super::walk::{Intent, Leaf, MemoryType, Permissions};
 
 /// How many transactions speculation goes by.
 const RECENT: usize = 4;
@@ -202,8 +202,8 @@ fn passing(address: u64) -> Leaf {
         clean: false,
         access_flag: true,
         not_global: false,
-        device: false,
-        attributes: 0,
+        memory_attributes: 0,
+        memory: MemoryType::CACHED,
     }
 }
 

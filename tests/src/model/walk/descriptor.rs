@@ -2,7 +2,7 @@
 
 use super::super::bits::{bit, bits, mask};
 use super::permissions::Rights;
-use super::{Permissions, Regime};
+use super::{MemoryType, Permissions, Regime};
 
 /// What the table descriptors on the way forbid below them: APTable, UXNTable, PXNTable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,10 +32,9 @@ pub(in super::super) struct Leaf {
     pub(in super::super) access_flag: bool,
     /// Tagged with the ASID.
     pub(in super::super) not_global: bool,
-    /// Stage 2 makes it Device memory.
-    pub(in super::super) device: bool,
-    /// Attributes: AttrIndx of stage 1, MemAttr of stage 2.
-    pub(in super::super) attributes: u8,
+    /// MemAttr, for stage 2.
+    pub(in super::super) memory_attributes: u64,
+    pub(in super::super) memory: MemoryType,
 }
 
 impl Leaf {
@@ -108,7 +107,11 @@ fn leaf(raw: u64, regime: &Regime, level: i8, input: u64, limits: Limits) -> Lea
     };
     let (stage1, stage2) =
         if regime.tag.stage2 { (Permissions::ALL, permissions) } else { (permissions, Permissions::ALL) };
-    let attributes = if regime.tag.stage2 { bits(raw, 5, 2) } else { bits(raw, 4, 2) };
+    let memory_attributes = bits(raw, 5, 2);
+    let memory = match regime.tag.stage2 {
+        true => MemoryType::CACHED.through_stage2(memory_attributes, regime.force_write_back),
+        false => MemoryType::of_stage1(regime.mair, bits(raw, 4, 2)),
+    };
     Leaf {
         input: input & !((1 << log2_bytes) - 1),
         log2_bytes,
@@ -120,8 +123,8 @@ fn leaf(raw: u64, regime: &Regime, level: i8, input: u64, limits: Limits) -> Lea
         clean,
         access_flag: bit(raw, 10),
         not_global: bit(raw, 11) && regime.two_privileges && !regime.tag.stage2,
-        device: regime.tag.stage2 && attributes < 4,
-        attributes: attributes as u8,
+        memory_attributes,
+        memory,
     }
 }
 

@@ -4,10 +4,12 @@
 //! ([`structures`](super::structures)), and what is remembered ([`caches`](super::caches)).
 
 mod descriptor;
+mod memory_type;
 mod permissions;
 mod regime;
 mod walker;
 
 pub(super) use descriptor::{Decoded, Leaf, Limits, decode};
+pub use memory_type::{Cacheability, MemoryType};
 pub(super) use permissions::{Intent, Permissions};
 pub(super) use regime::{Regime, Tag};

@@ -65,6 +65,10 @@ pub(in super::super) struct Regime {
     /// Whether the world knows privileged and unprivileged.
     pub(in super::super) two_privileges: bool,
     pub(in super::super) xnx: bool,
+    /// CD.MAIR0 and MAIR1.
+    pub(in super::super) mair: u64,
+    /// S2FWB: MemAttr has another meaning.
+    pub(in super::super) force_write_back: bool,
 }
 
 impl Regime {
@@ -128,6 +132,8 @@ impl Machine {
             e0pd: self.config.e0pd && cd.e0pd(half),
             two_privileges,
             xnx: false,
+            mair: cd.0[3],
+            force_write_back: false,
         };
         Some(regime.aligned())
     }
@@ -161,6 +167,8 @@ impl Machine {
             e0pd: false,
             two_privileges: true,
             xnx: self.config.xnx,
+            mair: 0,
+            force_write_back: self.config.fwb && ste.s2fwb(),
         };
         Some(regime.aligned())
     }

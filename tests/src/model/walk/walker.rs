@@ -7,7 +7,7 @@ use super::super::events::{Class, EventKind, Fault};
 use super::super::laws::Law;
 use super::super::log::{Entry, Fetched};
 use super::super::structures::{Cd, Half, Ste, descriptor_reserved};
-use super::{Decoded, Intent, Leaf, Limits, Regime, Tag, decode};
+use super::{Decoded, Intent, Leaf, Limits, MemoryType, Regime, Tag, decode};
 
 /// Bits of a descriptor that hardware updates.
 const AF: u64 = 1 << 10;
@@ -66,7 +66,7 @@ impl Machine {
             return Err(Fault { why: "outside S2T0SZ", ..translation });
         }
         let leaf = self.walk(&regime, ste, None, input, intent).map_err(of_stage2)?;
-        let device_walk = class != Class::In && ste.s2ptw() && leaf.device && !self.config.fwb;
+        let device_walk = class != Class::In && ste.s2ptw() && matches!(leaf.memory, MemoryType::Device(_));
         if !leaf.stage2.permit(intent) || device_walk {
             return Err(of_stage2(Fault { why: "stage 2 permissions", ..Fault::new(EventKind::Permission) }));
         }
@@ -218,6 +218,7 @@ impl Machine {
                 intermediate: base(ipa),
                 stage2: output.stage2,
                 clean: leaf.clean || output.clean,
+                memory: leaf.memory.through_stage2(output.memory_attributes, self.config.fwb && ste.s2fwb()),
                 ..leaf
             };
         }
