@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qemu::devicetree::TreeError;
+use smmu::pgtable::MapError;
 use smmu::platform::OutOfDmaMemory;
 
 /// Why a machine does not do what a test wants. After an error of the connection every later access fails in the same way.
@@ -17,6 +18,9 @@ pub enum QtestError {
     /// The machine's memory is used up.
     #[error("the machine is {0}")]
     OutOfMemory(OutOfDmaMemory),
+    /// The page through which an engine shows what it read could not be mapped.
+    #[error("no staging page: {0}")]
+    Staging(MapError),
     /// QEMU could not be started.
     #[error("{} does not start: {source}", program.display())]
     Start {

@@ -2,12 +2,12 @@
 //! a QEMU's that has no CPU (`-accel qtest`).
 //!
 //! What lives here: machines ([`QtestMachine`]), a [`Platform`](smmu::platform::Platform) over their memory and registers
-//! ([`QtestPlatform`]), their DMA engines ([`Edu`], [`IommuTestdev`]), and where QEMU is known to be wrong ([`Deviation`]).
-//! What does not: tests (`tests/tests/qtest`), and
+//! ([`QtestPlatform`]), their DMA engines ([`Edu`], [`IommuTestdev`]), and all of it as what sequences are run against
+//! ([`QtestBackend`]). What does not: tests (`tests/tests/qtest`), and
 //! booting a kernel (`tests/tests/boot`).
 
+mod backend;
 mod connection;
-mod deviation;
 mod edu;
 mod error;
 mod machine;
@@ -16,7 +16,7 @@ mod platform;
 mod staging;
 mod testdev;
 
-pub use deviation::Deviation;
+pub use backend::QtestBackend;
 pub use edu::{BUFFER_BYTES, Direction, Edu, Transfer};
 pub use error::QtestError;
 pub use machine::{QtestMachine, SIGNATURE_OFFSET, SIGNATURE_WORDS, signature};

@@ -39,10 +39,10 @@ impl QtestPlatform {
         Ok(Box::leak(Box::new(Self { ram, free, started: Instant::now() })))
     }
 
-    /// How many bytes [`allocate`](Platform::allocate) could still give out, in pieces.
+    /// How many bytes [`allocate`](Platform::allocate) has given out and not got back.
     #[must_use]
-    pub fn available_bytes(&self) -> u64 {
-        self.free().total_available()
+    pub fn bytes_in_use(&self) -> u64 {
+        self.free().allocated_ranges().map(|range| range.end - range.start).sum()
     }
 
     /// A copy of what QEMU left at the start of memory.

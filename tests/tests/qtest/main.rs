@@ -8,4 +8,5 @@ mod faults;
 mod isolation;
 mod mappings;
 mod queues;
+mod sequences;
 mod setup;

@@ -3,7 +3,8 @@
 use smmu::addr::Iova;
 use smmu::arch::event::{AccessDirection, FaultKind};
 use smmu::pgtable::{Access, Stage};
-use tests::qtest::{Deviation, PATTERN, WriteOutcome, signature};
+use tests::qtest::{PATTERN, WriteOutcome, signature};
+use tests::sequence::Deviation;
 
 use crate::setup::{ALL_STAGES, HERE, PAGE, Setup, THERE, plus, set_word, word};
 

@@ -15,7 +15,8 @@ use smmu::iommu::fwspec::{Fwspec, Phandle};
 use smmu::iommu::{Attachment, Configuration, Device, Iommus};
 use smmu::memory::DmaMemory;
 use smmu::pgtable::{self, Access, MemoryType};
-use tests::qtest::{Deviation, Edu, QtestMachine, QtestPlatform, Staging};
+use tests::qtest::{Edu, QtestMachine, QtestPlatform, Staging};
+use tests::sequence::Deviation;
 
 /// The SMMU's name in firmware.
 pub(crate) const IOMMU: Phandle = Phandle::new(1);

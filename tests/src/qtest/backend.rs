@@ -1,0 +1,111 @@
+//! QEMU as what sequences are run against.
+
+use qemu::machine::Iommu;
+use qemu::program::Qemu;
+use smmu::addr::{Iova, StreamId};
+use smmu::iommu::PagingDomain;
+use smmu::pgtable::{Access, MemoryType};
+
+use super::machine::{QtestMachine, signature};
+use super::staging::Staging;
+use super::{QtestError, QtestPlatform, QtestRegisters};
+use crate::sequence::{Backend, Deviation};
+
+/// A machine with some engines. It lives for many sequences, and is replaced when it broke.
+#[derive(Debug)]
+pub struct QtestBackend<'q> {
+    qemu: &'q Qemu,
+    iommu: Iommu,
+    machine: QtestMachine,
+    /// One for each engine that is attached.
+    staging: Vec<Option<Staging>>,
+}
+
+/// How many engines a machine has.
+const ENGINES: u8 = 3;
+
+impl<'q> QtestBackend<'q> {
+    /// Starts a machine with an SMMU as `iommu` says.
+    ///
+    /// # Errors
+    ///
+    /// Any [`QtestError`].
+    pub fn new(qemu: &'q Qemu, iommu: Iommu) -> Result<Self, QtestError> {
+        let machine = QtestMachine::start(qemu, iommu, ENGINES)?;
+        Ok(Self { qemu, iommu, machine, staging: no_staging() })
+    }
+
+    fn engine(&self, device: usize) -> Result<&super::Edu, QtestError> {
+        self.machine.engines().get(device).ok_or(QtestError::Missing { what: "engine" })
+    }
+}
+
+fn no_staging() -> Vec<Option<Staging>> {
+    (0..ENGINES).map(|_| None).collect()
+}
+
+impl Backend for QtestBackend<'_> {
+    type Platform = QtestPlatform;
+    type Error = QtestError;
+
+    fn platform(&self) -> &'static QtestPlatform {
+        self.machine.platform()
+    }
+
+    fn restore(&mut self) -> Result<(), QtestError> {
+        self.staging = no_staging();
+        if self.machine.failure().is_some() {
+            self.machine = QtestMachine::start(self.qemu, self.iommu, ENGINES)?;
+        }
+        Ok(())
+    }
+
+    fn registers(&self) -> QtestRegisters {
+        self.machine.registers()
+    }
+
+    fn streams(&self) -> Vec<StreamId> {
+        self.machine.engines().iter().map(super::Edu::stream).collect()
+    }
+
+    fn attached(&mut self, device: usize, domain: &PagingDomain<QtestPlatform>) -> Result<(), QtestError> {
+        let staging = Staging::new(self.machine.platform()).map_err(QtestError::OutOfMemory)?;
+        domain
+            .map(Staging::IOVA, staging.physical(), Staging::BYTES as u64, Access::ReadWrite, MemoryType::WriteBack)
+            .map_err(QtestError::Staging)?;
+        *self.staging.get_mut(device).ok_or(QtestError::Missing { what: "engine" })? = Some(staging);
+        Ok(())
+    }
+
+    fn detached(&mut self, device: usize) {
+        if let Some(staging) = self.staging.get_mut(device) {
+            *staging = None;
+        }
+    }
+
+    fn word(&self, device: usize, index: u16) -> u32 {
+        self.engine(device).map_or(0, |engine| signature(engine.stream(), index))
+    }
+
+    fn write(&mut self, device: usize, iova: Iova, index: u16) -> Result<(), QtestError> {
+        self.engine(device)?.write_word(iova, index)
+    }
+
+    fn read(&mut self, device: usize, iova: Iova) -> Result<Option<u32>, QtestError> {
+        let engine = self.engine(device)?;
+        match self.staging.get(device).and_then(Option::as_ref) {
+            Some(staging) => engine.read_word(iova, staging).map(Some),
+            None => engine.read_word_unseen(iova).map(|()| None),
+        }
+    }
+
+    fn bytes_in_use(&self) -> Option<u64> {
+        Some(self.machine.platform().bytes_in_use())
+    }
+
+    fn is_known_for(&self, deviation: Deviation) -> bool {
+        match deviation {
+            Deviation::CachedStage2Permission | Deviation::Stage2InputRange => true,
+        }
+    }
+}

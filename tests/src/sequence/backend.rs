@@ -1,0 +1,88 @@
+//! What a sequence is run against: an SMMU, memory, and devices that do as they are told.
+
+use std::error::Error;
+use std::fmt;
+
+use smmu::addr::{Iova, StreamId};
+use smmu::iommu::PagingDomain;
+use smmu::platform::Platform;
+
+/// An SMMU with devices behind it, and the memory that they reach.
+pub trait Backend {
+    /// The platform of drivers.
+    type Platform: Platform;
+    /// What can go wrong in the backend itself.
+    type Error: Error + 'static;
+
+    /// The platform. It stays the same until [`restore`](Self::restore) says otherwise.
+    fn platform(&self) -> &'static Self::Platform;
+
+    /// Called before each sequence. Gets the backend going again if it broke in the one before; then its platform, and all
+    /// memory with it, may be a new one.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot.
+    fn restore(&mut self) -> Result<(), Self::Error>;
+
+    /// The SMMU's registers, for a driver that takes it over in whatever state it is.
+    fn registers(&self) -> <Self::Platform as Platform>::Registers;
+
+    /// The devices, by their StreamIDs.
+    fn streams(&self) -> Vec<StreamId>;
+
+    /// Called when device `device` (an index into [`streams`](Self::streams)) was attached to `domain`, to map what the
+    /// backend needs for itself: one page, at 0x7fff_f000.
+    ///
+    /// # Errors
+    ///
+    /// If that fails.
+    fn attached(&mut self, device: usize, domain: &PagingDomain<Self::Platform>) -> Result<(), Self::Error>;
+
+    /// Called when a device was detached and its domain is gone.
+    fn detached(&mut self, device: usize);
+
+    /// What device `device` writes when told to write its word `index`; not 0.
+    fn word(&self, device: usize, index: u16) -> u32;
+
+    /// Makes a device write its word `index` at `iova`, in one access of 4 bytes.
+    ///
+    /// # Errors
+    ///
+    /// Not for a write that the SMMU stops.
+    fn write(&mut self, device: usize, iova: Iova, index: u16) -> Result<(), Self::Error>;
+
+    /// Makes a device read 4 bytes at `iova`, in one access, and returns them, or 0 if the SMMU stopped it. `None` if the
+    /// device, being detached, cannot show what it read.
+    ///
+    /// # Errors
+    ///
+    /// Not for a read that the SMMU stops.
+    fn read(&mut self, device: usize, iova: Iova) -> Result<Option<u32>, Self::Error>;
+
+    /// How much of the platform's memory is given out, in bytes, if that is known.
+    fn bytes_in_use(&self) -> Option<u64>;
+
+    /// Whether the SMMU is known to differ from the architecture in this way.
+    fn is_known_for(&self, deviation: Deviation) -> bool;
+}
+
+/// Ways in which an SMMU, and not the driver, differs from the architecture. Nothing else is waved through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Deviation {
+    /// With stage 2 alone, an access that a cached translation forbids is stopped, but no F_PERMISSION is recorded. (QEMU
+    /// takes a write for a fault of stage 1, whose CD.R is not set where there is no CD, and does not check a read itself.)
+    CachedStage2Permission,
+    /// With stage 2 alone, an access beyond the input addresses of STE.S2T0SZ is stopped, but no F_TRANSLATION is
+    /// recorded. (QEMU.)
+    Stage2InputRange,
+}
+
+impl fmt::Display for Deviation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CachedStage2Permission => "no event for an access that a cached stage-2 translation forbids",
+            Self::Stage2InputRange => "no event for an access beyond stage 2's input addresses",
+        })
+    }
+}

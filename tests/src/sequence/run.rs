@@ -1,0 +1,326 @@
+//! Makes the steps of one sequence, with the real driver, and compares what comes of each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use smmu::addr::{Iova, PhysAddr, StreamId};
+use smmu::arch::event::{AccessDirection, Event, EventKind};
+use smmu::device::{BootPolicy, Smmu};
+use smmu::iommu::fwspec::{Fwspec, Phandle};
+use smmu::iommu::{Attachment, Configuration, Device, Iommus, UnmapError};
+use smmu::memory::DmaMemory;
+use smmu::pgtable::{self, Access, MapError, MemoryType, Stage};
+
+use super::backend::{Backend, Deviation};
+use super::bench::{Tally, initial, set_word, word};
+use super::expectation::{MapAnswer, Mapping, Outcome, PAGE_BYTES, Space, UnmapAnswer, event};
+use super::failure::Mismatch;
+use super::step::{Address, POOL_PAGES, Spot, Step};
+
+/// The SMMU's name in firmware.
+const IOMMU: Phandle = Phandle::new(1);
+
+/// Streams that share a second level of the stream table, as a power of two.
+const LOG2_SECOND_LEVEL: u8 = 8;
+
+/// One sequence under way.
+pub(super) struct Run<'b, B: Backend> {
+    backend: &'b mut B,
+    pool: &'b DmaMemory<B::Platform>,
+    tally: &'b mut Tally,
+    smmu: Arc<Smmu<B::Platform>>,
+    iommus: Iommus<B::Platform>,
+    devices: Vec<Client<B>>,
+    /// The addresses that devices have accessed.
+    accessed: Vec<Iova>,
+    /// The words of the pool that were written, by their offset in bytes.
+    written: BTreeMap<usize, u32>,
+}
+
+/// A device and what is to be expected of it.
+struct Client<B: Backend> {
+    stream: StreamId,
+    device: Arc<Device>,
+    was_attached: bool,
+    attached: Option<(Attachment<B::Platform>, Space)>,
+}
+
+impl<'b, B: Backend> Run<'b, B> {
+    pub(super) fn new(
+        backend: &'b mut B,
+        pool: &'b DmaMemory<B::Platform>,
+        tally: &'b mut Tally,
+    ) -> Result<Self, Mismatch> {
+        let platform = backend.platform();
+        let smmu = Smmu::bring_up(platform, backend.registers(), true, BootPolicy::Abort);
+        let smmu = Arc::new(smmu.map_err(Mismatch::BringUp)?);
+        let iommus = Iommus::new(platform);
+        iommus.register(IOMMU, Arc::clone(&smmu)).map_err(Mismatch::Attach)?;
+        let client = |stream| {
+            let mut fwspec = Fwspec::new();
+            fwspec.push(IOMMU, stream);
+            let device = iommus.add_device(format!("device {stream}"), fwspec).map_err(Mismatch::Attach)?;
+            Ok(Client { stream, device, was_attached: false, attached: None })
+        };
+        let devices = backend.streams().into_iter().map(client).collect::<Result<_, Mismatch>>()?;
+        Ok(Self { backend, pool, tally, smmu, iommus, devices, accessed: Vec::new(), written: BTreeMap::new() })
+    }
+
+    pub(super) fn step(&mut self, step: &Step) -> Result<(), Mismatch> {
+        match *step {
+            Step::Attach { device } => self.attach(self.index(device)),
+            Step::Detach { device } => self.detach(self.index(device)),
+            Step::Map { device, at, pages, target, access } => self.map(self.index(device), at, pages, target, access),
+            Step::Unmap { device, mapping } => self.unmap_mapping(self.index(device), mapping).map(drop),
+            Step::UnmapRange { device, at, pages } => {
+                let device = self.index(device);
+                match self.devices[device].attached.as_ref().map(|(_, space)| space.page(at)) {
+                    Some(first) => self.unmap(device, first, pages),
+                    None => self.skip(),
+                }
+            }
+            Step::Remap { device, mapping, access } => self.remap(self.index(device), mapping, access),
+            Step::Write { device, address, index } => self.write(self.index(device), address, index),
+            Step::Read { device, address } => self.read(self.index(device), address),
+        }
+    }
+
+    /// Takes everything down, and looks whether all is as it should be.
+    pub(super) fn finish(mut self) -> Result<(), Mismatch> {
+        for (index, client) in self.devices.iter_mut().enumerate() {
+            if client.attached.take().is_some() {
+                self.backend.detached(index);
+            }
+        }
+        self.expect_events(None, None)?;
+        let report = self.smmu.handle_global_errors();
+        if !report.is_empty() {
+            return Err(Mismatch::GlobalError(report));
+        }
+        let refused = self.smmu.statistics().refused;
+        if refused != 0 {
+            return Err(Mismatch::RefusedCommands(refused));
+        }
+        self.check_pool()
+    }
+
+    fn index(&self, device: u8) -> usize {
+        usize::from(device) % self.devices.len()
+    }
+
+    fn skip(&mut self) -> Result<(), Mismatch> {
+        self.tally.skipped += 1;
+        Ok(())
+    }
+
+    fn attach(&mut self, index: usize) -> Result<(), Mismatch> {
+        let client = &mut self.devices[index];
+        if client.attached.is_some() {
+            return self.skip();
+        }
+        let Configuration::Configured(attachment) = self.iommus.configure(&client.device).map_err(Mismatch::Attach)?
+        else {
+            return Err(Mismatch::NotConfigured);
+        };
+        let domain = attachment.domain();
+        self.backend.attached(index, domain).map_err(backend)?;
+        let space = Space::new(domain.stage(), domain.input_bits());
+        client.attached = Some((attachment, space));
+        client.was_attached = true;
+        self.tally.attached += 1;
+        Ok(())
+    }
+
+    fn detach(&mut self, index: usize) -> Result<(), Mismatch> {
+        if self.devices[index].attached.take().is_none() {
+            return self.skip();
+        }
+        self.backend.detached(index);
+        Ok(())
+    }
+
+    fn map(&mut self, index: usize, at: Spot, pages: u16, target: u16, access: Access) -> Result<(), Mismatch> {
+        match &self.devices[index].attached {
+            Some((_, space)) => {
+                let pages = pages.min(POOL_PAGES - target);
+                self.map_at(index, Mapping { first: space.page(at), pages, target, access })
+            }
+            None => self.skip(),
+        }
+    }
+
+    fn map_at(&mut self, index: usize, mapping: Mapping) -> Result<(), Mismatch> {
+        let Some((attachment, space)) = &mut self.devices[index].attached else { return Ok(()) };
+        let expected = space.answer_to_map(&mapping);
+        let Mapping { first, pages, target, access } = mapping;
+        let physical = self.pool.physical().get() + u64::from(target) * PAGE_BYTES;
+        let size_bytes = u64::from(pages) * PAGE_BYTES;
+        let iova = Iova::new(first * PAGE_BYTES);
+        let found = attachment.domain().map(iova, PhysAddr::new(physical), size_bytes, access, MemoryType::WriteBack);
+        match (expected, &found) {
+            (MapAnswer::Mapped, Ok(())) => {
+                space.map(mapping);
+                self.tally.mapped += 1;
+            }
+            (MapAnswer::OutOfRange, Err(MapError::InputOutOfRange { .. })) => self.tally.refused += 1,
+            (MapAnswer::Overlap(expected), Err(MapError::Overlap { iova })) if expected == *iova => {
+                self.tally.refused += 1;
+            }
+            _ => return Err(Mismatch::Map { expected, found }),
+        }
+        Ok(())
+    }
+
+    /// Unmaps the mapping that a step names, and returns it.
+    fn unmap_mapping(&mut self, index: usize, choice: u8) -> Result<Option<Mapping>, Mismatch> {
+        let mapping = self.devices[index].attached.as_ref().and_then(|(_, space)| space.mapping(choice));
+        match mapping {
+            Some(mapping) => self.unmap(index, mapping.first, mapping.pages)?,
+            None => self.skip()?,
+        }
+        Ok(mapping)
+    }
+
+    fn unmap(&mut self, index: usize, first: u64, pages: u16) -> Result<(), Mismatch> {
+        use pgtable::UnmapError::{InputOutOfRange, NotMapped, SplitsBlock};
+        let Some((attachment, space)) = &mut self.devices[index].attached else { return Ok(()) };
+        let expected = space.answer_to_unmap(first, pages);
+        let found = attachment.domain().unmap(Iova::new(first * PAGE_BYTES), u64::from(pages) * PAGE_BYTES);
+        match (expected, &found) {
+            (UnmapAnswer::Unmapped | UnmapAnswer::MaySplitBlock { all_mapped: true }, Ok(())) => {
+                space.unmap(first, pages);
+                self.tally.unmapped += 1;
+                return Ok(());
+            }
+            (UnmapAnswer::OutOfRange, Err(UnmapError::Table(InputOutOfRange { .. })))
+            | (UnmapAnswer::MaySplitBlock { .. }, Err(UnmapError::Table(SplitsBlock { .. })))
+            | (UnmapAnswer::MaySplitBlock { all_mapped: false }, Err(UnmapError::Table(NotMapped { .. }))) => {}
+            (UnmapAnswer::NotMapped(expected), Err(UnmapError::Table(NotMapped { iova }))) if expected == *iova => {}
+            _ => return Err(Mismatch::Unmap { expected, found }),
+        }
+        self.tally.refused += 1;
+        Ok(())
+    }
+
+    fn remap(&mut self, index: usize, choice: u8, access: Access) -> Result<(), Mismatch> {
+        match self.unmap_mapping(index, choice)? {
+            Some(mapping) => self.map_at(index, Mapping { access, ..mapping }),
+            None => Ok(()),
+        }
+    }
+
+    fn write(&mut self, index: usize, address: Address, word_index: u16) -> Result<(), Mismatch> {
+        let (iova, outcome) = self.outcome(index, address, AccessDirection::Write);
+        self.accessed.push(iova);
+        self.backend.write(index, iova, word_index).map_err(backend)?;
+        if let Outcome::Reaches(offset) = outcome {
+            self.written.insert(offset, self.backend.word(index, word_index));
+            self.check_word(offset)?;
+        }
+        self.check_outcome(index, outcome)
+    }
+
+    fn read(&mut self, index: usize, address: Address) -> Result<(), Mismatch> {
+        let (iova, outcome) = self.outcome(index, address, AccessDirection::Read);
+        self.accessed.push(iova);
+        let found = self.backend.read(index, iova).map_err(backend)?;
+        let expected = match outcome {
+            Outcome::Reaches(offset) => self.expected_word(offset),
+            Outcome::Stopped(..) => 0,
+        };
+        match found {
+            Some(found) if found != expected => Err(Mismatch::Read { iova, expected, found }),
+            _ => self.check_outcome(index, outcome),
+        }
+    }
+
+    /// Compares the events since the last look with what an access must have brought about.
+    fn check_outcome(&mut self, index: usize, outcome: Outcome) -> Result<(), Mismatch> {
+        match outcome {
+            Outcome::Reaches(_) => {
+                self.tally.reached += 1;
+                self.expect_events(None, None)
+            }
+            Outcome::Stopped(kind, deviation) => {
+                self.expect_events(Some(event(self.devices[index].stream, kind)), deviation)
+            }
+        }
+    }
+
+    /// Fails unless exactly the event `expected` was recorded since the last look; or none, if the SMMU is known for
+    /// `deviation`.
+    fn expect_events(&mut self, expected: Option<Event>, deviation: Option<Deviation>) -> Result<(), Mismatch> {
+        let mut found = Vec::new();
+        let drain = self.smmu.drain_events(|event| found.push(event));
+        if drain.overflowed || drain.inconsistent {
+            return Err(Mismatch::EventQueue(drain));
+        }
+        match (expected, deviation, &found[..]) {
+            (None, _, []) => Ok(()),
+            (Some(expected), _, [found]) if expected == *found => {
+                self.tally.stopped += 1;
+                Ok(())
+            }
+            (Some(_), Some(deviation), []) if self.backend.is_known_for(deviation) => {
+                *self.tally.deviations.entry(deviation).or_default() += 1;
+                Ok(())
+            }
+            _ => Err(Mismatch::Events { expected, found }),
+        }
+    }
+
+    fn expected_word(&self, offset: usize) -> u32 {
+        self.written.get(&offset).copied().unwrap_or(initial(offset))
+    }
+
+    fn check_word(&self, offset: usize) -> Result<(), Mismatch> {
+        let (expected, found) = (self.expected_word(offset), word(self.pool, offset));
+        if expected == found { Ok(()) } else { Err(Mismatch::Memory { offset, expected, found }) }
+    }
+
+    /// Looks at the whole pool, and puts back what was written, so that it can be used again.
+    fn check_pool(&self) -> Result<(), Mismatch> {
+        for &offset in self.written.keys() {
+            self.check_word(offset)?;
+            set_word(self.pool, offset, initial(offset));
+        }
+        match (0..self.pool.size_bytes()).step_by(4).find(|&offset| word(self.pool, offset) != initial(offset)) {
+            Some(offset) => Err(Mismatch::Memory { offset, expected: initial(offset), found: word(self.pool, offset) }),
+            None => Ok(()),
+        }
+    }
+
+    /// The address that a step names, and what must come of an access there.
+    fn outcome(&self, index: usize, address: Address, direction: AccessDirection) -> (Iova, Outcome) {
+        match &self.devices[index].attached {
+            Some((_, space)) => {
+                let iova = space.address(address, &self.accessed);
+                (iova, space.outcome(iova, direction))
+            }
+            None => (
+                unattached_space().address(address, &self.accessed),
+                Outcome::Stopped(self.unattached_event(index), None),
+            ),
+        }
+    }
+
+    /// What the SMMU says of a stream that is not attached: that its entry is invalid, or, if no stream of the same second
+    /// level of the stream table was ever attached, that it has none.
+    fn unattached_event(&self, index: usize) -> EventKind {
+        let features = self.smmu.features();
+        let is_linear = !features.two_level_stream_table() || features.stream_id_bits() <= LOG2_SECOND_LEVEL;
+        let second_level = |client: &Client<B>| client.stream.get() >> LOG2_SECOND_LEVEL;
+        let wanted = second_level(&self.devices[index]);
+        let is_there = self.devices.iter().any(|client| client.was_attached && second_level(client) == wanted);
+        if is_linear || is_there { EventKind::BadSte } else { EventKind::BadStreamId }
+    }
+}
+
+/// Any address will do for a device that is not attached.
+fn unattached_space() -> Space {
+    Space::new(Stage::Stage1, 44)
+}
+
+fn backend(error: impl std::error::Error + 'static) -> Mismatch {
+    Mismatch::Backend(Box::new(error))
+}
