@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use smmu::addr::{Iova, StreamId};
+use smmu::device::{BootPolicy, Smmu};
 use smmu::dma::{CoherentBuffer, Dma};
 use smmu::iommu::fwspec::{Fwspec, Phandle};
 use smmu::iommu::{Configuration, Iommus};
@@ -68,6 +69,25 @@ fn a_device_behind_two_smmus_is_cut_off_in_both() {
     assert_eq!(first.log_since(marks.0).commands(), [Opcode::TlbiNhVa, Opcode::Sync]);
     assert_eq!(second.log_since(marks.1).commands(), [Opcode::TlbiNhVa, Opcode::Sync]);
     ports.iter().for_each(|port| assert_eq!(port.write(iova, &[1]), Err(Refused::Aborted)));
+}
+
+#[test]
+fn every_size_of_addresses_and_identifiers() {
+    for (oas, s1p, wide, coherent) in (0..24).map(|n| (n % 6, n / 6 % 2 == 0, n / 12 == 0, n % 4 < 2)) {
+        let hardware = Config { oas, s1p, asid16: wide, vmid16: wide, s2p: !s1p || wide, ..Config::full() };
+        let model = Model::new(hardware);
+        // Firmware may call an SMMU that snoops incoherent: its accesses are to be uncached then.
+        let smmu = Smmu::bring_up(model.platform(), model.registers(), coherent, BootPolicy::Abort).unwrap();
+        let system = System::with(&model, smmu);
+        let dma = system.dma(&model, 0x1ff_ffff);
+        let (buffer, device) = (dma.allocate_coherent(4096).unwrap(), model.device(StreamId::new(0x1ff_ffff)));
+        device.write(buffer.iova(), &[7]).unwrap();
+        assert_eq!(buffer.words()[0].load(SeqCst), 7);
+        let iova = buffer.iova();
+        drop(buffer);
+        assert_eq!(device.write(iova, &[7]), Err(Refused::Aborted));
+        assert_eq!(system.smmu.drain_events(|_| {}).events, 1);
+    }
 }
 
 #[test]

@@ -19,7 +19,12 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) fn new(model: &Model) -> Self {
-        let smmu = Arc::new(bring_up(model).unwrap());
+        Self::with(model, bring_up(model).unwrap())
+    }
+
+    /// With an SMMU that is up already.
+    pub(crate) fn with(model: &Model, smmu: Smmu<ModelPlatform>) -> Self {
+        let smmu = Arc::new(smmu);
         let iommus = Iommus::new(model.platform());
         iommus.register(IOMMU, Arc::clone(&smmu)).unwrap();
         Self { smmu, iommus }
