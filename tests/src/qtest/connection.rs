@@ -56,7 +56,7 @@ impl Batch {
     }
 }
 
-/// A running QEMU. It is killed when this is dropped, when it gives no answer, and when this process ends.
+/// A running QEMU. It is killed when this is dropped, when it gives no answer, and when the thread ends that started it.
 #[derive(Debug)]
 pub(super) struct Connection {
     wire: Mutex<Wire>,

@@ -49,6 +49,8 @@ impl QtestMachine {
     /// Starts `qemu` with an SMMU as `iommu` says, an `iommu-testdev` and `engines` (up to 30) `edu`s, all on bus 0. The
     /// SMMU is as after reset: off, and everything passes. The engines' buffers hold their signatures.
     ///
+    /// QEMU is killed by the system when the calling thread ends, so that none is left behind by a test that is killed.
+    ///
     /// # Errors
     ///
     /// Any [`QtestError`]; QEMU is gone then.
