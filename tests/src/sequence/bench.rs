@@ -105,8 +105,38 @@ pub(super) fn set_word<P: Platform>(pool: &DmaMemory<P>, offset: usize, value: u
 fn fresh_pool<P: Platform>(platform: &'static P) -> Result<DmaMemory<P>, OutOfDmaMemory> {
     let pool = DmaMemory::allocate(platform, POOL_BYTES, POOL_ALIGNMENT)?;
     for (offset, both) in (0..).step_by(8).zip(pool.words()) {
-        let value = u64::from(initial(offset + 4)) << 32 | u64::from(initial(offset));
-        both.store(value.to_le(), Ordering::Relaxed);
+        both.store(initial_pair(offset), Ordering::Relaxed);
     }
     Ok(pool)
+}
+
+/// The first word, by its offset in bytes, that is not as it was at first.
+pub(super) fn first_change<P: Platform>(pool: &DmaMemory<P>) -> Option<usize> {
+    // Two words at a time: this looks at megabytes after every sequence.
+    let mut pairs = (0..).step_by(8).zip(pool.words());
+    let (offset, _) = pairs.find(|&(offset, both)| both.load(Ordering::Relaxed) != initial_pair(offset))?;
+    [offset, offset + 4].into_iter().find(|&offset| word(pool, offset) != initial(offset))
+}
+
+/// The words at `offset` and after it, as they lie in memory.
+fn initial_pair(offset: usize) -> u64 {
+    (u64::from(initial(offset + 4)) << 32 | u64::from(initial(offset))).to_le()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ModelPlatform;
+
+    #[test]
+    fn a_changed_word_is_found_wherever_it_is() {
+        let pool = fresh_pool(ModelPlatform::leaked()).unwrap();
+        assert_eq!(first_change(&pool), None);
+        for offset in [POOL_BYTES - 4, POOL_BYTES - 8, 12, 8] {
+            set_word(&pool, offset, 7);
+            assert_eq!((word(&pool, offset), first_change(&pool)), (7, Some(offset)));
+        }
+        set_word(&pool, 8, initial(8));
+        assert_eq!(first_change(&pool), Some(12));
+    }
 }

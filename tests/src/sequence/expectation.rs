@@ -207,3 +207,45 @@ impl Mapping {
 pub(super) fn event(stream: StreamId, kind: EventKind) -> Event {
     Event { source: Source { stream, substream: None }, kind }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(stage: Stage, access: Access) -> Space {
+        let mut space = Space::new(stage, 44);
+        space.map(Mapping { first: 510, pages: 515, target: 510, access });
+        space
+    }
+
+    #[test]
+    fn answers_name_the_first_page_in_the_way() {
+        let space = space(Stage::Stage1, Access::Read);
+        let map = |first, pages| space.answer_to_map(&Mapping { first, pages, target: 0, access: Access::Read });
+        assert_eq!(map(508, 2), MapAnswer::Mapped);
+        assert_eq!(map(508, 3), MapAnswer::Overlap(Iova::new(510 * PAGE_BYTES)));
+        assert_eq!(map((1 << 32) - 1, 2), MapAnswer::OutOfRange);
+        assert_eq!(space.answer_to_unmap(509, 3), UnmapAnswer::NotMapped(Iova::new(509 * PAGE_BYTES)));
+        assert_eq!(space.answer_to_unmap(510, 515), UnmapAnswer::Unmapped);
+        assert_eq!(space.answer_to_unmap(510, 2), UnmapAnswer::Unmapped);
+    }
+
+    #[test]
+    fn a_part_of_a_block_is_told_from_pages_beside_it() {
+        let space = space(Stage::Stage1, Access::Read);
+        assert_eq!(space.answer_to_unmap(512, 512), UnmapAnswer::Unmapped);
+        assert_eq!(space.answer_to_unmap(510, 3), UnmapAnswer::MaySplitBlock { all_mapped: true });
+        assert_eq!(space.answer_to_unmap(1023, 3), UnmapAnswer::MaySplitBlock { all_mapped: false });
+        assert_eq!(space.answer_to_unmap(1024, 1), UnmapAnswer::Unmapped);
+    }
+
+    #[test]
+    fn permissions_depend_on_the_stage() {
+        let reads = |stage, access| {
+            let outcome = space(stage, access).outcome(Iova::new(511 * PAGE_BYTES + 8), AccessDirection::Read);
+            outcome == Outcome::Reaches(511 * PAGE_BYTES as usize + 8)
+        };
+        assert!(reads(Stage::Stage1, Access::Write) && !reads(Stage::Stage2, Access::Write));
+        assert!(reads(Stage::Stage1, Access::Read) && reads(Stage::Stage2, Access::Read));
+    }
+}

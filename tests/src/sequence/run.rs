@@ -12,7 +12,7 @@ use smmu::memory::DmaMemory;
 use smmu::pgtable::{self, Access, MapError, MemoryType, Stage};
 
 use super::backend::{Backend, Deviation};
-use super::bench::{Tally, initial, set_word, word};
+use super::bench::{Tally, first_change, initial, set_word, word};
 use super::expectation::{MapAnswer, Mapping, Outcome, PAGE_BYTES, Space, UnmapAnswer, event};
 use super::failure::Mismatch;
 use super::step::{Address, POOL_PAGES, Spot, Step};
@@ -284,7 +284,7 @@ impl<'b, B: Backend> Run<'b, B> {
             self.check_word(offset)?;
             set_word(self.pool, offset, initial(offset));
         }
-        match (0..self.pool.size_bytes()).step_by(4).find(|&offset| word(self.pool, offset) != initial(offset)) {
+        match first_change(self.pool) {
             Some(offset) => Err(Mismatch::Memory { offset, expected: initial(offset), found: word(self.pool, offset) }),
             None => Ok(()),
         }
