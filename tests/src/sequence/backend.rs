@@ -71,7 +71,7 @@ pub trait Backend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Deviation {
     /// With stage 2 alone, an access that a cached translation forbids is stopped, but no F_PERMISSION is recorded. (QEMU
-    /// takes a write for a fault of stage 1, whose CD.R is not set where there is no CD, and does not check a read itself.)
+    /// 11.1, as its trace shows; the first access after a map, which walks the tables, is recorded.)
     CachedStage2Permission,
     /// With stage 2 alone, an access beyond the input addresses of STE.S2T0SZ is stopped, but no F_TRANSLATION is
     /// recorded. (QEMU.)
