@@ -15,8 +15,6 @@ use crate::addr::PhysAddr;
 /// All registers are little-endian; values here are in the CPU's order. An offset outside the block reads as
 /// all ones and writes nothing.
 pub trait Registers: Send + Sync {
-    /// Length of the register block in bytes.
-    fn length_bytes(&self) -> usize;
     /// Reads the 32-bit register at `offset`.
     fn read32(&self, offset: usize) -> u32;
     /// Writes the 32-bit register at `offset`.

@@ -49,7 +49,7 @@ fn bring_up(node: SmmuNode) -> Result<Instance, String> {
     let size_bytes = node.size_bytes as usize;
     let base = memory::map_mmio(node.base, size_bytes).map_err(|error| explain(&error))?;
     // SAFETY: the block was just mapped as device registers, for good; firmware says that it is this SMMU's alone.
-    let registers = unsafe { Mmio::new(base, size_bytes) };
+    let registers = unsafe { Mmio::new(base, size_bytes) }.map_err(|error| explain(&error))?;
     let smmu = Smmu::bring_up(&PLATFORM, registers, node.dma_coherent, BootPolicy::Abort);
     let smmu = Arc::new(smmu.map_err(|error| explain(&error))?);
     if let Err(error) = connect_interrupts(&node, phandle, &smmu) {

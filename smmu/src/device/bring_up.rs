@@ -8,17 +8,12 @@ use super::features::Features;
 use super::{DeviceError, Smmu};
 use crate::arch::command::Command;
 use crate::arch::registers::{
-    CR0, CR0ACK, CR1, CR2, EVENTQ_IRQ_CFG0, GBPA, GERROR_IRQ_CFG0, IRQ_CTRL, IRQ_CTRLACK, REGISTERS_BYTES, STRTAB_BASE,
-    STRTAB_BASE_CFG,
+    CR0, CR0ACK, CR1, CR2, EVENTQ_IRQ_CFG0, GBPA, GERROR_IRQ_CFG0, IRQ_CTRL, IRQ_CTRLACK, STRTAB_BASE, STRTAB_BASE_CFG,
 };
-use crate::platform::{Platform, Registers};
+use crate::platform::Platform;
 
 /// Looks at the hardware, stops it with all traffic aborted, and says what it can do.
 pub(super) fn quiesce<P: Platform>(control: &Control<P>, firmware_coherent: bool) -> Result<Features, DeviceError> {
-    let found_bytes = control.registers().length_bytes();
-    if found_bytes < REGISTERS_BYTES {
-        return Err(DeviceError::RegistersTooSmall { found_bytes, needed_bytes: REGISTERS_BYTES });
-    }
     let features = Features::read(control, firmware_coherent)?;
     abort_while_disabled(control)?;
     switch_off(control)?;

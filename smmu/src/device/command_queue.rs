@@ -161,9 +161,10 @@ impl<P: Platform> CommandQueue<P> {
         }
         if end != start {
             self.produced.store(end, Ordering::Release);
+            let index = self.register_value(end);
             // Slots and count first, then the index that makes the slots the SMMU's.
             control.platform().write_barrier();
-            control.write(CMDQ_PROD, self.register_value(end));
+            control.write(CMDQ_PROD, index);
         }
         Ok(start..end)
     }

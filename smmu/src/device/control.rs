@@ -46,10 +46,6 @@ impl<P: Platform> Control<P> {
         self.platform
     }
 
-    pub(super) fn registers(&self) -> &P::Registers {
-        &self.registers
-    }
-
     pub(super) fn read<F: RegisterLongName>(&self, register: Register32<F>) -> LocalRegisterCopy<u32, F> {
         LocalRegisterCopy::new(self.registers.read32(register.offset()))
     }

@@ -16,13 +16,6 @@ pub enum DeviceError {
         /// The register that was read.
         register: &'static str,
     },
-    /// The register block is smaller than its two 64 KiB pages.
-    RegistersTooSmall {
-        /// Length of the block in bytes.
-        found_bytes: usize,
-        /// The least it must have, in bytes.
-        needed_bytes: usize,
-    },
     /// The hardware lacks something without which it cannot be driven.
     Unsupported {
         /// The register that says so.
@@ -99,9 +92,6 @@ impl fmt::Display for DeviceError {
                 f,
                 "{register} reads all ones: the SMMU is powered off or not at this address; switch it on or correct its reg property"
             ),
-            Self::RegistersTooSmall { found_bytes, needed_bytes } => {
-                write!(f, "the register block has {found_bytes:#x} bytes, an SMMUv3 has {needed_bytes:#x}")
-            }
             Self::Unsupported { register, found, needed } => {
                 write!(f, "{register} is {found:#010x}: this driver needs {needed}")
             }

@@ -16,7 +16,7 @@ pub struct GlobalErrorReport(u32);
 /// The errors in GERROR's order, with what each means.
 const MEANINGS: [(u32, &str); 8] = [
     (1 << 0, "CMDQ_ERR: a command was refused"),
-    (1 << 2, "EVENTQ_ABT_ERR: event records were lost (queue full or unwritable)"),
+    (1 << 2, "EVENTQ_ABT_ERR: event records were lost, the event queue could not be written"),
     (1 << 3, "PRIQ_ABT_ERR: page requests were lost"),
     (1 << 4, "MSI_CMDQ_ABT_ERR: the command queue's interrupt could not be sent"),
     (1 << 5, "MSI_EVENTQ_ABT_ERR: the event queue's interrupt could not be sent"),

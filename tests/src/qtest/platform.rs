@@ -140,10 +140,6 @@ impl QtestRegisters {
 }
 
 impl Registers for QtestRegisters {
-    fn length_bytes(&self) -> usize {
-        self.length_bytes
-    }
-
     fn read32(&self, offset: usize) -> u32 {
         let address = self.address(offset, 4);
         // QEMU answers with 64 bits, of which the upper half is 0.

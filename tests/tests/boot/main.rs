@@ -9,6 +9,7 @@ mod broken_firmware;
 mod demo;
 mod disks;
 mod faults;
+mod image;
 mod isolation;
 mod launcher;
 mod log;

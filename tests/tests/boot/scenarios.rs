@@ -1,13 +1,10 @@
 //! Scenarios that show one thing each.
 
-use std::fs;
-
-use qemu::image::LARGEST_BYTES;
 use qemu::machine::{Gic, Machine};
 use qemu::outcome::Outcome;
 use qemu::scenario::SCENARIOS;
 
-use crate::boot::{Boot, KERNEL, demo_machine};
+use crate::boot::{Boot, demo_machine};
 
 #[test]
 fn hello() {
@@ -15,12 +12,6 @@ fn hello() {
     booted.assert_outcome(Outcome::Success);
     booted.assert_shows("hello from the kernel");
     assert!(booted.record("hello")["heap_bytes"].as_u64() > Some(0));
-}
-
-#[test]
-fn the_kernel_s_image_is_small() {
-    let bytes = fs::metadata(&KERNEL.image).unwrap().len();
-    assert!((1..LARGEST_BYTES).contains(&bytes), "{bytes} bytes");
 }
 
 #[test]

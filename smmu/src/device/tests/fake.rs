@@ -235,10 +235,6 @@ impl State {
 }
 
 impl Registers for Arc<FakeSmmu> {
-    fn length_bytes(&self) -> usize {
-        0x2_0000
-    }
-
     fn read32(&self, offset: usize) -> u32 {
         let mut state = self.state();
         if offset == CMDQ_CONS && state.reads_per_command != 0 {

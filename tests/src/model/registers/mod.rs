@@ -21,10 +21,6 @@ use super::{Shared, lock};
 pub struct ModelRegisters(pub(super) Arc<Shared>);
 
 impl Registers for ModelRegisters {
-    fn length_bytes(&self) -> usize {
-        offset::BLOCK_BYTES
-    }
-
     fn read32(&self, offset: usize) -> u32 {
         lock(&self.0.machine).read_register(offset, 4) as u32
     }

@@ -44,5 +44,3 @@ pub(in super::super) const PRIQ_CONS: usize = 0x100cc;
 
 /// CoreSight identification: may be read, says nothing here.
 pub(super) const CORESIGHT: RangeInclusive<usize> = 0xfd0..=0xffc;
-/// Page 0 and page 1.
-pub(super) const BLOCK_BYTES: usize = 0x20000;
