@@ -4,10 +4,12 @@ use alloc::collections::BTreeMap;
 use core::ptr::NonNull;
 
 use smmu::addr::Iova;
-use smmu::dma::{CoherentBuffer, Direction, Dma, Mapping, PAGE_BYTES};
+use smmu::dma::{CoherentBuffer, Direction, Dma, DmaError, Mapping, PAGE_BYTES};
+use smmu::iommu::UnmapError;
 
 use crate::drivers::dma::{BufferDirection, CoherentPages, DeviceDma};
 use crate::platform::Kernel;
+use crate::power::{self, ExitCode};
 use crate::sync::IrqMutex;
 
 /// The memory that one virtio device reaches. `virtio-drivers` remembers addresses only; the values behind them, whose end
@@ -61,6 +63,10 @@ unsafe impl DeviceDma for SmmuDma {
         let mapping = self.mappings.lock().remove(&iova);
         if let Some(Err(error)) = mapping.map(Mapping::unmap) {
             log::error!("{}: {error}", self.dma.device());
+            if matches!(error, DmaError::Unmap(UnmapError::Stuck(_))) {
+                // The buffer goes back to a driver, which will use it, while the device may still write to it.
+                power::exit(ExitCode::Failure);
+            }
         }
     }
 }

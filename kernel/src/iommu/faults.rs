@@ -10,12 +10,18 @@ use super::{IOMMUS, counts};
 use crate::platform::Kernel;
 use crate::sync::IrqMutex;
 
-/// The SMMUs whose interrupts cannot be had.
+/// Most looks at an SMMU in one interrupt.
+const TURNS: usize = 64;
+
+/// The SMMUs whose interrupts cannot be had, or cannot be relied on.
 static POLLED: IrqMutex<Vec<(Phandle, Arc<Smmu<Kernel>>)>> = IrqMutex::new(Vec::new());
 
 /// Has [`poll`] look after an SMMU that cannot call for itself.
 pub(super) fn poll_for(phandle: Phandle, smmu: &Arc<Smmu<Kernel>>) {
-    POLLED.lock().push((phandle, Arc::clone(smmu)));
+    let mut polled = POLLED.lock();
+    if !polled.iter().any(|(known, _)| *known == phandle) {
+        polled.push((phandle, Arc::clone(smmu)));
+    }
 }
 
 /// Takes what waits in SMMUs without interrupts. Whoever waits for a fault calls it while waiting.
@@ -25,8 +31,8 @@ pub fn poll() {
 }
 
 /// Takes whatever events and global errors wait in an SMMU. Called from its interrupts.
-pub(super) fn handle(phandle: Phandle, smmu: &Smmu<Kernel>) {
-    loop {
+pub(super) fn handle(phandle: Phandle, smmu: &Arc<Smmu<Kernel>>) {
+    for _ in 0..TURNS {
         let drained = smmu.drain_events(|event| {
             counts::add_event();
             let report = IOMMUS.attribute(phandle, event);
@@ -46,7 +52,9 @@ pub(super) fn handle(phandle: Phandle, smmu: &Smmu<Kernel>) {
         }
         // What comes in after this look raises an interrupt of its own.
         if drained.events == 0 && errors.is_empty() {
-            break;
+            return;
         }
     }
+    // A device faults faster than its faults can be counted, and as long as the queue is not empty no interrupt comes.
+    poll_for(phandle, smmu);
 }

@@ -3,6 +3,8 @@
 //! The order is the point. Traffic is aborted from the first register write on: GBPA.ABORT is in force before SMMUEN
 //! falls, and stays in force while the SMMU is off.
 
+use core::time::Duration;
+
 use super::control::Control;
 use super::features::Features;
 use super::{DeviceError, Smmu};
@@ -12,11 +14,18 @@ use crate::arch::registers::{
 };
 use crate::platform::Platform;
 
-/// Looks at the hardware, stops it with all traffic aborted, and says what it can do.
+/// Looks at the hardware, stops it with all traffic aborted, and says what it can do. What turns out to be of no use is
+/// left in that state too.
 pub(super) fn quiesce<P: Platform>(control: &Control<P>, firmware_coherent: bool) -> Result<Features, DeviceError> {
     let features = Features::read(control, firmware_coherent)?;
+    let was_enabled = control.read(CR0ACK).is_set(CR0::SMMUEN);
     abort_while_disabled(control)?;
+    if was_enabled {
+        // What firmware translates would pass from here on, if GBPA did not hold.
+        control.wait(GBPA, GBPA::ABORT::SET.value, GBPA::ABORT::SET.value)?;
+    }
     switch_off(control)?;
+    features.check()?;
     Ok(features)
 }
 
@@ -33,6 +42,15 @@ fn switch_off<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
     control.wait(CR0ACK, CR0_KNOWN, 0)?;
     control.write(IRQ_CTRL, 0);
     control.wait(IRQ_CTRLACK, IRQ_CTRL_KNOWN, 0)
+}
+
+/// Whether the SMMU is off with its traffic aborted, as [`stop`] leaves it, without waiting for that.
+pub(super) fn is_off<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
+    let found = control.read(CR0ACK).get();
+    if found & CR0_KNOWN == 0 && aborts_while_disabled(control) {
+        return Ok(());
+    }
+    Err(DeviceError::Timeout { register: CR0ACK.name(), expected: 0, found, mask: CR0_KNOWN, waited: Duration::ZERO })
 }
 
 /// Sets GBPA.ABORT by its update protocol (IHI 0070, 6.3.15).

@@ -81,9 +81,14 @@ impl<P: Platform> CommandQueue<P> {
         control.write(CMDQ_CONS, 0);
     }
 
-    /// Refuses every command from here on.
-    pub(super) fn close(&self) {
-        self.producer.lock().closed = true;
+    /// Refuses every command from here on. Returns whether it did so already.
+    pub(super) fn close(&self) -> bool {
+        core::mem::replace(&mut self.producer.lock().closed, true)
+    }
+
+    /// Whether the SMMU cannot read the queue any more.
+    pub(super) fn is_halted(&self) -> bool {
+        self.producer.lock().halted.is_some()
     }
 
     /// Never gives the queue's memory back: the SMMU may still reach it.
@@ -277,7 +282,7 @@ impl<P: Platform> CommandQueue<P> {
         // Before the SMMU goes on: whoever then finds its commands consumed also finds that one was refused.
         self.refused.store(number.wrapping_add(1), Ordering::Release);
         if error == CommandError::Abt {
-            // The queue's own memory cannot be read. Acknowledging would only make the SMMU stumble again.
+            // The queue's own memory cannot be read. To acknowledge it now would only make the SMMU stumble again.
             producer.halted = Some(error);
         } else {
             self.write_slot(position, Command::Sync { completion: Completion::None });

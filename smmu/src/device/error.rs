@@ -109,7 +109,7 @@ impl fmt::Display for DeviceError {
             Self::StreamOutOfRange { stream, stream_id_bits } => {
                 write!(
                     f,
-                    "StreamID {stream} does not fit the {stream_id_bits} bits of this SMMU; check iommus and iommu-map"
+                    "StreamID {stream} does not fit the {stream_id_bits} bits that the stream table covers; check iommus and iommu-map"
                 )
             }
             Self::StreamInUse { stream } => write!(f, "StreamID {stream} is attached already; detach it first"),

@@ -34,14 +34,13 @@ impl Features {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::PoweredOff`] if nothing answers, [`DeviceError::Unsupported`] for hardware that this driver cannot
-    /// drive whatever the fallback.
+    /// [`DeviceError::PoweredOff`] if nothing answers.
     pub(super) fn read<P: Platform>(control: &Control<P>, firmware_coherent: bool) -> Result<Self, DeviceError> {
         let idr0 = control.read(IDR0);
         if idr0.get() == ALL_ONES {
             return Err(DeviceError::PoweredOff { register: IDR0.name() });
         }
-        let features = Self {
+        Ok(Self {
             idr0,
             idr1: control.read(IDR1),
             idr2: control.read(IDR2).get(),
@@ -51,13 +50,15 @@ impl Features {
             iidr: control.read(IIDR).get(),
             aidr: control.read(AIDR).get(),
             coherent: firmware_coherent && idr0.is_set(IDR0::COHACC),
-        };
-        features.check()?;
-        Ok(features)
+        })
     }
 
     /// Refuses what has no fallback. A newer AIDR is no reason: versions only add.
-    fn check(&self) -> Result<(), DeviceError> {
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Unsupported`] for hardware that this driver cannot drive.
+    pub(super) fn check(&self) -> Result<(), DeviceError> {
         let idr0 = |needed| Err(DeviceError::Unsupported { register: IDR0.name(), found: self.idr0.get(), needed });
         let idr1 = |needed| Err(DeviceError::Unsupported { register: IDR1.name(), found: self.idr1.get(), needed });
         let idr5 = |needed| Err(DeviceError::Unsupported { register: IDR5.name(), found: self.idr5.get(), needed });

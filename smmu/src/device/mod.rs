@@ -158,12 +158,18 @@ impl<P: Platform> Smmu<P> {
         self.events.drain(&self.control, handler)
     }
 
-    /// Looks for global errors and deals with them: a refused command is replaced, the others acknowledged. Call it from
-    /// the global error interrupt, or poll. Returns what was active.
+    /// Looks for global errors and deals with them: a refused command is replaced, the others acknowledged. An SMMU that
+    /// cannot read its command queue any more, and so cannot be told to forget anything, is closed. Call it from the global
+    /// error interrupt, or poll. Returns what was active; each error once.
     pub fn handle_global_errors(&self) -> GlobalErrorReport {
         let report = self.errors.report(&self.control);
         if report.bits() & GERROR::CMDQ_ERR::SET.value != 0 {
             self.commands.repair(&self.control, &self.errors);
+            if self.commands.is_halted() {
+                // An error only means that the next look finds CMDQ_ERR again.
+                let _ = self.close();
+                self.errors.acknowledge(&self.control, GERROR::CMDQ_ERR::SET.value);
+            }
         }
         self.errors.acknowledge(&self.control, report.bits() & !GERROR::CMDQ_ERR::SET.value);
         report
@@ -213,7 +219,10 @@ impl<P: Platform> Smmu<P> {
     ///
     /// [`DeviceError::Timeout`] if it does not even do that: then it may go on reading its tables.
     pub fn close(&self) -> Result<(), DeviceError> {
-        self.commands.close();
+        if self.commands.close() {
+            // It was told before. Every further wait for it would be in vain.
+            return bring_up::is_off(&self.control);
+        }
         bring_up::stop(&self.control)
     }
 

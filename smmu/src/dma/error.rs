@@ -6,7 +6,7 @@ use crate::iommu::UnmapError;
 use crate::pgtable::MapError;
 use crate::platform::OutOfDmaMemory;
 
-/// An error of the DMA API. Whatever was begun has been undone.
+/// An error of the DMA API. Whatever was begun has been undone, except for [`Unmap`](Self::Unmap).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DmaError {

@@ -15,7 +15,7 @@ use crate::memory::DmaMemory;
 use crate::platform::Platform;
 
 /// A buffer in the device's hands. Dropping it takes the buffer back: unmapped, invalidated, synced, and, if it was
-/// bounced, copied.
+/// bounced, copied. [`unmap`](Self::unmap) does the same and says whether it went well.
 pub struct Mapping<P: Platform> {
     space: Arc<Space<P>>,
     range: IovaRange,
@@ -80,8 +80,9 @@ impl<P: Platform> Mapping<P> {
     ///
     /// # Errors
     ///
-    /// [`DmaError::Unmap`] if an SMMU did not confirm; it was closed, so that the device is out in any case, but what it
-    /// had written may not have arrived.
+    /// [`DmaError::Unmap`] if an SMMU did not confirm. With [`UnmapError::Invalidation`](crate::iommu::UnmapError) it was
+    /// closed and the device is out, but what it wrote may not have arrived. With `UnmapError::Stuck` the device may go on
+    /// writing to a buffer that was not bounced: never use its memory again.
     pub fn unmap(mut self) -> Result<(), DmaError> {
         self.take_back()
     }
@@ -104,7 +105,7 @@ impl<P: Platform> Mapping<P> {
 impl<P: Platform> Drop for Mapping<P> {
     fn drop(&mut self) {
         if !self.taken_back {
-            // An error has closed the SMMU: the buffer is out of the device's reach all the same.
+            // A driver that wants to survive an SMMU that does not answer calls `unmap` and looks at its error.
             let _ = self.take_back();
         }
     }

@@ -120,7 +120,8 @@ impl<P: Platform> PagingDomain<P> {
     /// # Errors
     ///
     /// [`UnmapError::Table`] if the range is not what was mapped; nothing has changed. [`UnmapError::Invalidation`] if an
-    /// SMMU did not confirm: it has been closed, all traffic through it aborts.
+    /// SMMU did not confirm: it has been closed, all traffic through it aborts. [`UnmapError::Stuck`] if it did not even
+    /// confirm that: devices may still reach what was mapped, which must not be used for anything else, ever.
     pub fn unmap(&self, iova: Iova, size_bytes: u64) -> Result<(), UnmapError> {
         let unmapped = self.table.unmap(iova, size_bytes).map_err(UnmapError::Table)?;
         let range =
@@ -130,9 +131,12 @@ impl<P: Platform> PagingDomain<P> {
         let mut failure = None;
         for live in live.iter() {
             if let Err(error) = live.smmu.invalidate(live.tag, &range) {
-                // Closed or not, what was mapped is not reused: the caller is told, and the tables are not freed.
-                let _ = live.smmu.close();
-                failure = Some(error);
+                // The worst that happened is what the caller has to know.
+                failure = match (live.smmu.close(), failure) {
+                    (Err(error), _) => Some(UnmapError::Stuck(error)),
+                    (Ok(()), None) => Some(UnmapError::Invalidation(error)),
+                    (Ok(()), earlier) => earlier,
+                };
             }
         }
         match failure {
@@ -141,7 +145,7 @@ impl<P: Platform> PagingDomain<P> {
                 self.unmapped.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
-            Some(error) => Err(UnmapError::Invalidation(error)),
+            Some(error) => Err(error),
         }
     }
 

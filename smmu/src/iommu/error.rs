@@ -91,12 +91,21 @@ pub enum UnmapError {
     Table(TableUnmapError),
     /// An SMMU did not confirm that it forgot the range. It was closed: all traffic through it aborts.
     Invalidation(DeviceError),
+    /// An SMMU neither forgot the range nor confirmed that it was closed. Devices may still reach what was mapped there:
+    /// never use that memory for anything else.
+    Stuck(DeviceError),
 }
 
 impl fmt::Display for UnmapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Table(error) => error.fmt(f),
+            Self::Stuck(error) => {
+                write!(
+                    f,
+                    "an SMMU does not answer, devices may still reach what was unmapped; reset the machine: {error}"
+                )
+            }
             Self::Invalidation(error) => write!(f, "an SMMU did not forget the range and was closed: {error}"),
         }
     }

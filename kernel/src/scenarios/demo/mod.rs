@@ -60,8 +60,10 @@ fn parts(context: &Context) -> Result<(), String> {
 
 fn summarise(system: &System, before: &MemoryUse) -> Result<(), String> {
     for endpoint in &system.endpoints {
-        let device = endpoint.device()?;
-        println!("  {:<24} {:>6} faults", device.name(), device.faults());
+        match endpoint.device() {
+            Ok(device) => println!("  {:<24} {:>6} faults", device.name(), device.faults()),
+            Err(_) => println!("  {:<24} blocked", alloc::format!("{} {}", endpoint.function.address, endpoint.driver)),
+        }
     }
     for instance in &system.smmus {
         let statistics = instance.smmu.statistics();

@@ -154,10 +154,25 @@ fn what_has_no_fallback_is_refused() {
         let platform = TestPlatform::leaked();
         let fake = FakeSmmu::new(platform, "A");
         fake.set(register, value);
+        fake.set(CR0, 0xd);
+        fake.set(CR0ACK, 0xd);
         let refused = bring_up(platform, &fake).unwrap_err();
         assert!(matches!(refused, DeviceError::Unsupported { found, .. } if found == value), "{refused:?}");
         assert_eq!(platform.blocks(), 0);
+        assert_eq!((fake.get(CR0ACK), fake.get(GBPA)), (0, 0x10_1000), "off, with everything aborted");
     }
+}
+
+#[test]
+fn r17_an_smmu_that_firmware_uses_is_not_switched_off_without_gbpa() {
+    let platform = TestPlatform::leaked();
+    let fake = FakeSmmu::new(platform, "A");
+    fake.set(CR0, 0xd);
+    fake.set(CR0ACK, 0xd);
+    fake.ignore(|register, _| register == GBPA);
+    let refused = bring_up(platform, &fake).unwrap_err();
+    assert!(matches!(refused, DeviceError::Timeout { register: "GBPA", .. }), "{refused:?}");
+    assert_eq!(fake.get(CR0ACK), 0xd, "it goes on aborting what firmware has it abort");
 }
 
 /// Brings up an SMMU that ignores a register's write of a value, and says which register timed out.
