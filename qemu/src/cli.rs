@@ -21,6 +21,7 @@ pub(crate) const USAGE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo run --",
+    bin_name = "cargo run --",
     version,
     after_help = "Exit status: 0 success, 1 the scenario failed, 2 wrong use, 101 the kernel panicked, 102 it took an \
                   unexpected exception, 124 it hung, 125 QEMU refused or crashed, 130 interrupted.\n\

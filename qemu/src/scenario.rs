@@ -25,7 +25,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     },
     Scenario {
         name: "hello",
-        shows: "boot: memory, CPU, interrupt controller and devices as the device tree tells them",
+        shows: "boot: where the image and its heap are, and how much memory there is",
         machine: DEMO_MACHINE,
         reads_disk: false,
     },

@@ -33,26 +33,28 @@
 //!
 //! use smmu::device::{BootPolicy, Smmu};
 //! use smmu::dma::Dma;
-//! use smmu::firmware::{DeviceTree, RequesterId};
+//! use smmu::firmware::{DeviceTree, RequesterId, SmmuNode};
 //! use smmu::iommu::{Configuration, Iommus};
 //! use smmu::platform::Platform;
 //!
-//! /// Brings up every SMMU that the device tree names. From here on their devices abort.
+//! /// Brings up every SMMU that the device tree names and allows. From here on their devices abort.
 //! fn bring_up<P: Platform>(
 //!     platform: &'static P,
 //!     iommus: &Iommus<P>,
 //!     tree: &DeviceTree<'_>,
 //!     map_registers: impl Fn(u64, u64) -> P::Registers,
-//! ) -> Result<(), Box<dyn Error>> {
-//!     for node in tree.smmus() {
-//!         let node = node?;
+//! ) -> Vec<Result<(), Box<dyn Error>>> {
+//!     let bring_up_one = |node: SmmuNode| {
 //!         let registers = map_registers(node.base.get(), node.size_bytes);
 //!         let smmu = Arc::new(Smmu::bring_up(platform, registers, node.dma_coherent, BootPolicy::Abort)?);
 //!         // Connect the interrupts in `node.interrupts` to `drain_events` and `handle_global_errors`, then:
 //!         smmu.enable_interrupts()?;
 //!         iommus.register(node.phandle.ok_or("an SMMU without a phandle has no devices")?, smmu)?;
-//!     }
-//!     Ok(())
+//!         Ok(())
+//!     };
+//!     // A broken node is reported and leaves the others alone; a disabled one is not ours to touch.
+//!     let nodes = tree.smmus().filter(|node| node.as_ref().map_or(true, |node| node.enabled));
+//!     nodes.map(|node| bring_up_one(node?)).collect()
 //! }
 //!
 //! /// Gives one PCI function DMA, just before its driver is probed.

@@ -2,9 +2,13 @@
 
 use super::*;
 use crate::addr::{Iova, PhysAddr};
-use crate::device::tests::{CMD_SYNC, CMD_TLBI_NH_ASID, CMD_TLBI_NH_VA, CMD_TLBI_S2_IPA, IDR0, IDR3, Outcome, opcodes};
+use crate::device::DeviceError;
+use crate::device::tests::{
+    CMD_SYNC, CMD_TLBI_NH_ASID, CMD_TLBI_NH_VA, CMD_TLBI_S2_IPA, CR0, IDR0, IDR3, Outcome, opcodes,
+};
 use crate::iommu::UnmapError;
 use crate::pgtable::{Access, MemoryType};
+use crate::platform::Platform;
 use crate::testing::Step;
 
 const IOVA: Iova = Iova::new(0x4000_0000);
@@ -88,6 +92,21 @@ fn r38_an_smmu_that_does_not_forget_is_closed_and_the_tables_stay() {
         assert_eq!((system.b.word0(0x22), system.b.is_on()), (0, true));
         assert!(system.platform.blocks() > blocks, "the removed table is lost");
     }
+}
+
+#[test]
+fn an_smmu_that_does_not_even_close_is_told_apart() {
+    let system = System::new().registered();
+    let attachment = system.configured(&system.device());
+    map_pages(&attachment, PAGE + PAGE);
+    system.a.fake.on_command(|_| Outcome::Stuck);
+    system.a.fake.ignore(|register, value| (register, value) == (CR0, 0));
+    let error = attachment.domain().unmap(IOVA, PAGE).unwrap_err();
+    assert!(matches!(error, UnmapError::Stuck(DeviceError::Timeout { register: "CR0ACK", .. })), "{error}");
+    let before = system.platform.now();
+    let error = attachment.domain().unmap(Iova::new(IOVA.get() + PAGE), PAGE).unwrap_err();
+    assert!(matches!(error, UnmapError::Stuck(_)), "{error}");
+    assert_eq!(system.platform.now(), before, "it is not waited for again");
 }
 
 #[test]
