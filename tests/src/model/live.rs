@@ -173,9 +173,10 @@ impl Machine {
     }
 
     fn settle_contexts(&mut self, stream: u32, contexts: &[u32]) {
-        let Some((_, ste)) = self.peek_ste(stream).filter(|(_, ste)| ste.valid()) else { return };
+        let ste = self.peek_ste(stream).map(|(_, ste)| ste).filter(Ste::valid);
         for &index in contexts {
-            match self.peek_cd(&ste, index) {
+            // Without an STE none is reachable: the next one may be at the same address, and becomes so as a whole.
+            match ste.as_ref().and_then(|ste| self.peek_cd(ste, index)) {
                 Some((physical, cd)) => {
                     self.settled_cds.insert((stream, index), Settled { physical, words: cd.0 });
                 }
