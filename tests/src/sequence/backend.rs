@@ -60,6 +60,15 @@ pub trait Backend {
     /// Not for a read that the SMMU stops.
     fn read(&mut self, device: usize, iova: Iova) -> Result<Option<u32>, Self::Error>;
 
+    /// Called when all is taken down after a sequence that went well so far.
+    ///
+    /// # Errors
+    ///
+    /// If the backend saw something go wrong.
+    fn finished(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// How much of the platform's memory is given out, in bytes, if that is known.
     fn bytes_in_use(&self) -> Option<u64>;
 
@@ -73,8 +82,8 @@ pub enum Deviation {
     /// With stage 2 alone, an access that a cached translation forbids is stopped, but no F_PERMISSION is recorded. (QEMU
     /// 11.1, as its trace shows; the first access after a map, which walks the tables, is recorded.)
     CachedStage2Permission,
-    /// With stage 2 alone, an access beyond the input addresses of STE.S2T0SZ is stopped, but no F_TRANSLATION is
-    /// recorded. (QEMU.)
+    /// With stage 2 alone, an access beyond the intermediate addresses is stopped, but no F_ADDR_SIZE is recorded.
+    /// (QEMU.)
     Stage2InputRange,
 }
 

@@ -70,6 +70,7 @@ impl<B: Backend> Bench<B> {
             run.step(step).map_err(|mismatch| Failure { step: Some((index, *step)), mismatch })?;
         }
         run.finish().map_err(outside)?;
+        self.backend.finished().map_err(|error| outside(Mismatch::Backend(Box::new(error))))?;
         let after = self.backend.bytes_in_use();
         if let (Some(before), Some(after)) = (before, after)
             && before != after

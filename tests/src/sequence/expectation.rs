@@ -164,8 +164,10 @@ impl Space {
         let page = iova.get() / PAGE_BYTES;
         let at_stage2 = |deviation| (self.stage == Stage::Stage2).then_some(deviation);
         let Some(found) = self.pages.get(&page) else {
-            let deviation = self.is_out_of_range(page, 1).then(|| at_stage2(Deviation::Stage2InputRange)).flatten();
-            return Outcome::Stopped(self.fault(FaultKind::Translation, iova, direction), deviation);
+            return match at_stage2(Deviation::Stage2InputRange).filter(|_| self.is_out_of_range(page, 1)) {
+                None => Outcome::Stopped(self.fault(FaultKind::Translation, iova, direction), None),
+                deviation => Outcome::Stopped(self.fault(FaultKind::AddrSize, iova, direction), deviation),
+            };
         };
         let is_allowed = match direction {
             AccessDirection::Read => found.access != Access::Write,
@@ -179,15 +181,18 @@ impl Space {
     }
 
     fn fault(&self, kind: FaultKind, input: Iova, direction: AccessDirection) -> EventKind {
+        // What is no intermediate address does not get as far as stage 2, which has room for all of them: the stage 1
+        // that it bypasses stops it (IHI 0070, 3.4).
+        let stage = if kind == FaultKind::AddrSize { Stage::Stage1 } else { self.stage };
         EventKind::Translation(TranslationFault {
             kind,
             stall: None,
             access: EventAccess { direction, instruction: false, privileged: false },
-            stage: self.stage,
+            stage,
             class: FaultClass::In,
             input,
             // With stage 2 alone the input is the intermediate address, of which the event has the page.
-            ipa: (self.stage == Stage::Stage2).then(|| input.align_down(PAGE_BYTES)),
+            ipa: (stage == Stage::Stage2).then(|| input.align_down(PAGE_BYTES)),
             table_access: None,
         })
     }
