@@ -142,6 +142,11 @@ impl Memory {
         self.blocks.len()
     }
 
+    /// How many bytes are in use.
+    pub(super) fn bytes_in_use(&self) -> u64 {
+        self.blocks.values().map(|block| block.layout.size() as u64).sum()
+    }
+
     /// Allocates a zeroed block. Its zeroes are in the CPU's caches only.
     pub(super) fn allocate(&mut self, size_bytes: usize, alignment_bytes: usize) -> Option<(NonNull<u8>, u64)> {
         if size_bytes == 0 || !alignment_bytes.is_power_of_two() {

@@ -21,6 +21,7 @@
 //! Not modelled: 52-bit addresses, AArch32 and big-endian tables, Secure and Realm state, MPAM, ATOS, ECMDQ, permission
 //! indirection, broadcast TLB maintenance.
 
+mod backend;
 mod bits;
 mod caches;
 mod commands;
@@ -44,6 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smmu::addr::StreamId;
 
+pub use backend::{BrokenLaws, ModelBackend};
 pub use commands::Opcode;
 pub use config::{Caching, Config, Pace};
 pub use control::Faults;
@@ -120,6 +122,11 @@ impl Model {
     #[must_use]
     pub fn log_since(&self, mark: Mark) -> Log {
         self.machine().log.since(mark)
+    }
+
+    /// Forgets what happened so far, which frees memory. Marks from before are of no use any more.
+    pub fn clear_log(&self) {
+        self.machine().log = Log::default();
     }
 
     /// Lets things go wrong from here on, or no longer.

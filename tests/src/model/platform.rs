@@ -74,6 +74,12 @@ impl ModelPlatform {
         self.memory().block_count()
     }
 
+    /// How much memory is allocated, in bytes.
+    #[must_use]
+    pub fn bytes_in_use(&self) -> u64 {
+        self.memory().bytes_in_use()
+    }
+
     /// Moves the clock.
     pub fn advance(&self, time: Duration) {
         self.nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::SeqCst);

@@ -1,13 +1,14 @@
 //! Random sequences of what a kernel does with the driver and devices do with memory, and what must come of them.
 //!
 //! What lives here: steps and how they are made up ([`Step`], [`steps`]), what is to be expected of each, in the plainest
-//! terms (`expectation`), and the [`Bench`] that makes the steps with the real driver over a [`Backend`] and compares. What
-//! does not: the backends, and how many sequences are run (the tests).
+//! terms (`expectation`), and the [`Bench`] that makes the steps with the real driver over a [`Backend`] and compares;
+//! and the [`search`] for one that goes wrong. What does not: the backends, and how many sequences are run (the tests).
 
 mod backend;
 mod bench;
 mod expectation;
 mod failure;
+mod random;
 mod run;
 mod step;
 
@@ -15,4 +16,5 @@ pub use backend::{Backend, Deviation};
 pub use bench::{Bench, Tally};
 pub use expectation::{MapAnswer, UnmapAnswer};
 pub use failure::{Failure, Mismatch};
+pub use random::{Counterexample, config, search};
 pub use step::{Address, Place, Spot, Step, steps};

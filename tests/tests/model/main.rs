@@ -9,5 +9,6 @@ mod laws;
 mod lookups;
 mod many;
 mod registers;
+mod sequences;
 mod system;
 mod walks;

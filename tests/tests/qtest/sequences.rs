@@ -2,57 +2,32 @@
 //!
 //! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` ask for other sequences than the usual ones; a failure names the seed.
 
-use std::cell::RefCell;
-use std::env;
-
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
+use proptest::test_runner::{Config, RngSeed};
 use qemu::machine::{Iommu, Stage};
 use smmu::addr::{Iova, StreamId};
 use smmu::iommu::PagingDomain;
 use tests::qtest::{QtestBackend, QtestError, QtestPlatform, QtestRegisters};
-use tests::sequence::{Backend, Bench, Deviation, Step, Tally, steps};
+use tests::sequence::{Backend, Bench, Counterexample, Deviation, Step, Tally, config, search};
 
 use crate::setup::QEMU;
 
-/// Steps of a sequence.
-const STEPS: usize = 50;
 /// Sequences on each machine: with three machines more than 2000.
 const SEQUENCES: u32 = 700;
-/// How many shorter or simpler sequences are tried after a failure.
-const SHRINKING: u32 = 300;
-
-/// The sequences that follow from `seed`, unless others are asked for.
-fn config(seed: u64) -> Config {
-    let usual = Config::default();
-    let cases = if env::var_os("PROPTEST_CASES").is_some() { usual.cases } else { SEQUENCES };
-    let rng_seed = if usual.rng_seed == RngSeed::Random { RngSeed::Fixed(seed) } else { usual.rng_seed };
-    Config { cases, rng_seed, failure_persistence: None, max_shrink_iters: SHRINKING, ..usual }
-}
 
 /// Runs random sequences, and returns what they brought about, or the shortest sequence that fails, and why.
-fn run(backend: impl Backend, config: Config) -> Result<Tally, (String, Vec<Step>)> {
-    let bench = RefCell::new(Bench::new(backend));
-    let tally = RefCell::new(Tally::default());
-    let result = TestRunner::new(config).run(&steps(STEPS), |steps| {
-        let result = bench.borrow_mut().run(&steps, &mut tally.borrow_mut());
-        result.map_err(|failure| TestCaseError::fail(failure.to_string()))
-    });
-    match result {
-        Ok(()) => Ok(tally.into_inner()),
-        Err(TestError::Fail(reason, steps)) => Err((reason.to_string(), steps)),
-        Err(TestError::Abort(reason)) => Err((reason.to_string(), Vec::new())),
-    }
+fn run(backend: impl Backend, config: Config) -> Result<Tally, Counterexample> {
+    let (mut bench, mut tally) = (Bench::new(backend), Tally::default());
+    search(config, |steps| bench.run(steps, &mut tally))?;
+    Ok(tally)
 }
 
 /// Fails unless all goes well and something of everything happened.
 #[track_caller]
 fn check(stage: Stage, deviations: &[Deviation]) {
-    let config = config(stage as u64);
+    let config = config(SEQUENCES, stage as u64);
     let (seed, sequences) = (config.rng_seed, u64::from(config.cases));
     let backend = QtestBackend::new(&QEMU, Iommu::SmmuV3Stage(stage)).unwrap();
-    let tally = run(backend, config).unwrap_or_else(|(reason, steps)| {
-        panic!("stage {}, {seed:?}: {reason}\nthe shortest sequence that fails: {steps:#?}", stage.name())
-    });
+    let tally = run(backend, config).unwrap_or_else(|found| panic!("stage {}, {seed:?}: {found}", stage.name()));
     println!("{tally:#?}");
     let Tally { attached, mapped, unmapped, refused, reached, stopped, .. } = tally;
     assert!(attached >= 3 * sequences && mapped > 5 * sequences && unmapped > 2 * sequences, "{tally:#?}");
@@ -77,7 +52,7 @@ fn an_smmu_with_both_stages() {
 
 #[test]
 fn a_seed_makes_the_same_sequences_again() {
-    let few = || Config { cases: 5, rng_seed: RngSeed::Fixed(0), ..config(0) };
+    let few = || Config { cases: 5, rng_seed: RngSeed::Fixed(0), ..config(SEQUENCES, 0) };
     let backend = || QtestBackend::new(&QEMU, Iommu::SmmuV3).unwrap();
     assert_eq!(run(backend(), few()).unwrap(), run(backend(), few()).unwrap());
     let others = Config { rng_seed: RngSeed::Fixed(1), ..few() };
@@ -140,7 +115,7 @@ impl Backend for Astray {
 #[test]
 fn what_goes_wrong_is_found_and_the_sequence_shortened() {
     let backend = Astray(QtestBackend::new(&QEMU, Iommu::SmmuV3).unwrap());
-    let (reason, steps) = run(backend, config(0)).unwrap_err();
+    let Counterexample { reason, steps } = run(backend, config(SEQUENCES, 0)).unwrap_err();
     assert!(reason.contains("expected"), "{reason}");
     // It is seen in the event if it is stopped, and in memory otherwise, for which the page must be mapped.
     assert!(matches!(steps.last(), Some(Step::Write { .. })) && steps.len() <= 3, "{reason}: {steps:#?}");

@@ -1,0 +1,44 @@
+//! Random sequences over the model, with caches of both extremes.
+//!
+//! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` ask for other sequences than the usual ones; a failure names the seed.
+
+use smmu::addr::StreamId;
+use tests::model::{Caching, Config, ModelBackend};
+use tests::sequence::{Bench, Tally, config, search};
+
+/// Sequences with each kind of caches: with three kinds of SMMUs more than 4000.
+const SEQUENCES: u32 = 700;
+/// Two in one second level of the stream table, one in another.
+const STREAMS: [u32; 3] = [8, 16, 0x310];
+
+/// Fails unless all goes well and something of everything happened, with either kind of caches.
+#[track_caller]
+fn check(hardware: &Config) {
+    for (seed, caching) in [(0, Caching::Greedy), (1, Caching::Dropping { percent: 30 })] {
+        let config = config(SEQUENCES, seed);
+        let (seed, sequences) = (config.rng_seed, u64::from(config.cases));
+        let backend = ModelBackend::new(Config { caching, ..hardware.clone() }, STREAMS.map(StreamId::new).into());
+        let (mut bench, mut tally) = (Bench::new(backend), Tally::default());
+        search(config, |steps| bench.run(steps, &mut tally))
+            .unwrap_or_else(|found| panic!("{caching:?}, {seed:?}: {found}"));
+        let Tally { attached, mapped, unmapped, refused, reached, stopped, .. } = tally;
+        assert!(attached >= 3 * sequences && mapped > 5 * sequences && unmapped > 2 * sequences, "{tally:#?}");
+        assert!(refused > sequences && reached > 5 * sequences && stopped > 5 * sequences, "{tally:#?}");
+        assert!(tally.deviations.is_empty(), "{tally:#?}");
+    }
+}
+
+#[test]
+fn an_smmu_with_both_stages() {
+    check(&Config::qemu());
+}
+
+#[test]
+fn an_smmu_with_stage_1() {
+    check(&Config { s2p: false, ..Config::qemu() });
+}
+
+#[test]
+fn an_smmu_with_stage_2() {
+    check(&Config { s1p: false, ..Config::qemu() });
+}
