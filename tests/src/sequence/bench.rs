@@ -9,7 +9,7 @@ use smmu::platform::{OutOfDmaMemory, Platform};
 use super::backend::{Backend, Deviation};
 use super::expectation::PAGE_BYTES;
 use super::failure::{Failure, Mismatch};
-use super::run::Run;
+use super::run::{Observation, Run};
 use super::step::{BLOCK_PAGES, POOL_PAGES, Step};
 
 /// Size of the pool.
@@ -51,12 +51,13 @@ impl<B: Backend> Bench<B> {
         Self { backend, pool: None }
     }
 
-    /// Brings the driver up, makes `steps`, and takes the driver down again. Adds what came of it to `tally`.
+    /// Brings the driver up, makes `steps`, and takes the driver down again. Adds what came of it to `tally`,
+    /// and returns what came of each access.
     ///
     /// # Errors
     ///
     /// [`Failure`] at the first thing that is not as it should be. The bench can be used again.
-    pub fn run(&mut self, steps: &[Step], tally: &mut Tally) -> Result<(), Failure> {
+    pub fn run(&mut self, steps: &[Step], tally: &mut Tally) -> Result<Vec<Observation>, Failure> {
         let outside = |mismatch| Failure { step: None, mismatch };
         self.backend.restore().map_err(|error| outside(Mismatch::Backend(Box::new(error))))?;
         // Taken away until it is known to be as it was.
@@ -69,7 +70,7 @@ impl<B: Backend> Bench<B> {
         for (index, step) in steps.iter().enumerate() {
             run.step(step).map_err(|mismatch| Failure { step: Some((index, *step)), mismatch })?;
         }
-        run.finish().map_err(outside)?;
+        let observations = run.finish().map_err(outside)?;
         self.backend.finished().map_err(|error| outside(Mismatch::Backend(Box::new(error))))?;
         let after = self.backend.bytes_in_use();
         if let (Some(before), Some(after)) = (before, after)
@@ -78,7 +79,7 @@ impl<B: Backend> Bench<B> {
             return Err(outside(Mismatch::Leak { before, after }));
         }
         self.pool = Some(pool);
-        Ok(())
+        Ok(observations)
     }
 }
 

@@ -17,4 +17,5 @@ pub use bench::{Bench, Tally};
 pub use expectation::{MapAnswer, UnmapAnswer};
 pub use failure::{Failure, Mismatch};
 pub use random::{Counterexample, config, search};
+pub use run::Observation;
 pub use step::{Address, Place, Spot, Step, steps};

@@ -23,6 +23,9 @@ const IOMMU: Phandle = Phandle::new(1);
 /// Streams that share a second level of the stream table, as a power of two.
 const LOG2_SECOND_LEVEL: u8 = 8;
 
+/// The event that was recorded, or why there is none.
+type Recorded = (Option<Event>, Option<Deviation>);
+
 /// One sequence under way.
 pub(super) struct Run<'b, B: Backend> {
     backend: &'b mut B,
@@ -33,8 +36,26 @@ pub(super) struct Run<'b, B: Backend> {
     devices: Vec<Client<B>>,
     /// The addresses that devices have accessed.
     accessed: Vec<Iova>,
+    observations: Vec<Observation>,
     /// The words of the pool that were written, by their offset in bytes.
     written: BTreeMap<usize, u32>,
+}
+
+/// What came of one access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// The device that made it.
+    pub stream: StreamId,
+    /// Where, as the device sees it.
+    pub iova: Iova,
+    /// Whether it read or wrote.
+    pub direction: AccessDirection,
+    /// What is in memory there afterwards, if it reached memory; for a read, what the device found.
+    pub data: Option<u32>,
+    /// The event that was recorded.
+    pub event: Option<Event>,
+    /// Why there is none although the access was stopped.
+    pub deviation: Option<Deviation>,
 }
 
 /// A device and what is to be expected of it.
@@ -63,7 +84,17 @@ impl<'b, B: Backend> Run<'b, B> {
             Ok(Client { stream, device, was_attached: false, attached: None })
         };
         let devices = backend.streams().into_iter().map(client).collect::<Result<_, Mismatch>>()?;
-        Ok(Self { backend, pool, tally, smmu, iommus, devices, accessed: Vec::new(), written: BTreeMap::new() })
+        Ok(Self {
+            backend,
+            pool,
+            tally,
+            smmu,
+            iommus,
+            devices,
+            accessed: Vec::new(),
+            observations: Vec::new(),
+            written: BTreeMap::new(),
+        })
     }
 
     pub(super) fn step(&mut self, step: &Step) -> Result<(), Mismatch> {
@@ -85,14 +116,14 @@ impl<'b, B: Backend> Run<'b, B> {
         }
     }
 
-    /// Takes everything down, and looks whether all is as it should be.
-    pub(super) fn finish(mut self) -> Result<(), Mismatch> {
+    /// Takes everything down, and looks whether all is as it should be. Returns what came of each access.
+    pub(super) fn finish(mut self) -> Result<Vec<Observation>, Mismatch> {
         for (index, client) in self.devices.iter_mut().enumerate() {
             if client.attached.take().is_some() {
                 self.backend.detached(index);
             }
         }
-        self.expect_events(None, None)?;
+        self.expect_events(None, None).map(drop)?;
         let report = self.smmu.handle_global_errors();
         if !report.is_empty() {
             return Err(Mismatch::GlobalError(report));
@@ -101,7 +132,8 @@ impl<'b, B: Backend> Run<'b, B> {
         if refused != 0 {
             return Err(Mismatch::RefusedCommands(refused));
         }
-        self.check_pool()
+        self.check_pool()?;
+        Ok(self.observations)
     }
 
     fn index(&self, device: u8) -> usize {
@@ -213,11 +245,23 @@ impl<'b, B: Backend> Run<'b, B> {
         let (iova, outcome) = self.outcome(index, address, AccessDirection::Write);
         self.accessed.push(iova);
         self.backend.write(index, iova, word_index).map_err(backend)?;
-        if let Outcome::Reaches(offset) = outcome {
-            self.written.insert(offset, self.backend.word(index, word_index));
-            self.check_word(offset)?;
-        }
-        self.check_outcome(index, outcome)
+        let data = match outcome {
+            Outcome::Reaches(offset) => {
+                self.written.insert(offset, self.backend.word(index, word_index));
+                self.check_word(offset)?;
+                Some(word(self.pool, offset))
+            }
+            Outcome::Stopped(..) => None,
+        };
+        let (event, deviation) = self.check_outcome(index, outcome)?;
+        self.observe(Observation {
+            stream: self.devices[index].stream,
+            iova,
+            direction: AccessDirection::Write,
+            data,
+            event,
+            deviation,
+        })
     }
 
     fn read(&mut self, index: usize, address: Address) -> Result<(), Mismatch> {
@@ -230,12 +274,28 @@ impl<'b, B: Backend> Run<'b, B> {
         };
         match found {
             Some(found) if found != expected => Err(Mismatch::Read { iova, expected, found }),
-            _ => self.check_outcome(index, outcome),
+            _ => {
+                let (event, deviation) = self.check_outcome(index, outcome)?;
+                let data = found.filter(|_| matches!(outcome, Outcome::Reaches(_)));
+                self.observe(Observation {
+                    stream: self.devices[index].stream,
+                    iova,
+                    direction: AccessDirection::Read,
+                    data,
+                    event,
+                    deviation,
+                })
+            }
         }
     }
 
-    /// Compares the events since the last look with what an access must have brought about.
-    fn check_outcome(&mut self, index: usize, outcome: Outcome) -> Result<(), Mismatch> {
+    fn observe(&mut self, observation: Observation) -> Result<(), Mismatch> {
+        self.observations.push(observation);
+        Ok(())
+    }
+
+    /// Compares the events since the last look with what an access must have brought about, and returns them.
+    fn check_outcome(&mut self, index: usize, outcome: Outcome) -> Result<Recorded, Mismatch> {
         match outcome {
             Outcome::Reaches(_) => {
                 self.tally.reached += 1;
@@ -249,21 +309,21 @@ impl<'b, B: Backend> Run<'b, B> {
 
     /// Fails unless exactly the event `expected` was recorded since the last look; or none, if the SMMU is known for
     /// `deviation`.
-    fn expect_events(&mut self, expected: Option<Event>, deviation: Option<Deviation>) -> Result<(), Mismatch> {
+    fn expect_events(&mut self, expected: Option<Event>, deviation: Option<Deviation>) -> Result<Recorded, Mismatch> {
         let mut found = Vec::new();
         let drain = self.smmu.drain_events(|event| found.push(event));
         if drain.overflowed || drain.inconsistent {
             return Err(Mismatch::EventQueue(drain));
         }
         match (expected, deviation, &found[..]) {
-            (None, _, []) => Ok(()),
+            (None, _, []) => Ok((None, None)),
             (Some(expected), _, [found]) if expected == *found => {
                 self.tally.stopped += 1;
-                Ok(())
+                Ok((Some(*found), None))
             }
             (Some(_), Some(deviation), []) if self.backend.is_known_for(deviation) => {
                 *self.tally.deviations.entry(deviation).or_default() += 1;
-                Ok(())
+                Ok((None, Some(deviation)))
             }
             _ => Err(Mismatch::Events { expected, found }),
         }

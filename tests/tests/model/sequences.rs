@@ -19,7 +19,7 @@ fn check(hardware: &Config) {
         let (seed, sequences) = (config.rng_seed, u64::from(config.cases));
         let backend = ModelBackend::new(Config { caching, ..hardware.clone() }, STREAMS.map(StreamId::new).into());
         let (mut bench, mut tally) = (Bench::new(backend), Tally::default());
-        search(config, |steps| bench.run(steps, &mut tally))
+        search(config, |steps| bench.run(steps, &mut tally).map(drop))
             .unwrap_or_else(|found| panic!("{caching:?}, {seed:?}: {found}"));
         let Tally { attached, mapped, unmapped, refused, reached, stopped, .. } = tally;
         assert!(attached >= 3 * sequences && mapped > 5 * sequences && unmapped > 2 * sequences, "{tally:#?}");

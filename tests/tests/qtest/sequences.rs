@@ -1,4 +1,4 @@
-//! Random sequences over QEMU's SMMU, one machine for many.
+//! Random sequences over QEMU's SMMU, one machine for many, and over the model beside it.
 //!
 //! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` ask for other sequences than the usual ones; a failure names the seed.
 
@@ -6,8 +6,9 @@ use proptest::test_runner::{Config, RngSeed};
 use qemu::machine::{Iommu, Stage};
 use smmu::addr::{Iova, StreamId};
 use smmu::iommu::PagingDomain;
+use tests::model::{self, ModelBackend};
 use tests::qtest::{QtestBackend, QtestError, QtestPlatform, QtestRegisters};
-use tests::sequence::{Backend, Bench, Counterexample, Deviation, Step, Tally, config, search};
+use tests::sequence::{Backend, Bench, Counterexample, Deviation, Observation, Step, Tally, config, search};
 
 use crate::setup::QEMU;
 
@@ -17,17 +18,48 @@ const SEQUENCES: u32 = 700;
 /// Runs random sequences, and returns what they brought about, or the shortest sequence that fails, and why.
 fn run(backend: impl Backend, config: Config) -> Result<Tally, Counterexample> {
     let (mut bench, mut tally) = (Bench::new(backend), Tally::default());
-    search(config, |steps| bench.run(steps, &mut tally))?;
+    search(config, |steps| bench.run(steps, &mut tally).map(drop))?;
     Ok(tally)
+}
+
+/// Runs random sequences on QEMU and, step by step the same, on a model of `hardware`, and compares what came of each
+/// access. Returns what they brought about on QEMU.
+fn compare(stage: Stage, hardware: model::Config, config: Config) -> Result<Tally, Counterexample> {
+    let backend = QtestBackend::new(&QEMU, Iommu::SmmuV3Stage(stage)).unwrap();
+    let model = ModelBackend::new(hardware, backend.streams());
+    let (mut qemu, mut model) = (Bench::new(backend), Bench::new(model));
+    let (mut tally, mut on_model) = (Tally::default(), Tally::default());
+    search(config, |steps| {
+        let on_qemu = qemu.run(steps, &mut tally).map_err(|failure| format!("QEMU: {failure}"))?;
+        let on_model = model.run(steps, &mut on_model).map_err(|failure| format!("the model: {failure}"))?;
+        difference(&on_qemu, &on_model).map_or(Ok(()), Err)
+    })?;
+    let Tally { attached, mapped, unmapped, refused, reached, .. } = on_model;
+    let Tally { attached: a, mapped: m, unmapped: u, refused: r, reached: e, .. } = tally;
+    assert_eq!((a, m, u, r, e), (attached, mapped, unmapped, refused, reached), "QEMU and the model");
+    Ok(tally)
+}
+
+/// Where two runs of the same steps differ, but for the event that QEMU is known not to record.
+fn difference(on_qemu: &[Observation], on_model: &[Observation]) -> Option<String> {
+    let is_same = |qemu: &Observation, model: &Observation| {
+        let event = if qemu.deviation.is_some() { None } else { model.event };
+        *qemu == Observation { event, deviation: qemu.deviation, ..*model }
+    };
+    if on_qemu.len() != on_model.len() {
+        return Some(format!("{} accesses on QEMU, {} on the model", on_qemu.len(), on_model.len()));
+    }
+    let (qemu, model) = on_qemu.iter().zip(on_model).find(|(qemu, model)| !is_same(qemu, model))?;
+    Some(format!("QEMU and the model differ: {qemu:?}, {model:?}"))
 }
 
 /// Fails unless all goes well and something of everything happened.
 #[track_caller]
-fn check(stage: Stage, deviations: &[Deviation]) {
+fn check(stage: Stage, hardware: model::Config, deviations: &[Deviation]) {
     let config = config(SEQUENCES, stage as u64);
     let (seed, sequences) = (config.rng_seed, u64::from(config.cases));
-    let backend = QtestBackend::new(&QEMU, Iommu::SmmuV3Stage(stage)).unwrap();
-    let tally = run(backend, config).unwrap_or_else(|found| panic!("stage {}, {seed:?}: {found}", stage.name()));
+    let tally =
+        compare(stage, hardware, config).unwrap_or_else(|found| panic!("stage {}, {seed:?}: {found}", stage.name()));
     println!("{tally:#?}");
     let Tally { attached, mapped, unmapped, refused, reached, stopped, .. } = tally;
     assert!(attached >= 3 * sequences && mapped > 5 * sequences && unmapped > 2 * sequences, "{tally:#?}");
@@ -37,17 +69,21 @@ fn check(stage: Stage, deviations: &[Deviation]) {
 
 #[test]
 fn an_smmu_with_stage_1() {
-    check(Stage::One, &[]);
+    check(Stage::One, model::Config { s2p: false, ..model::Config::qemu() }, &[]);
 }
 
 #[test]
 fn an_smmu_with_stage_2() {
-    check(Stage::Two, &[Deviation::CachedStage2Permission, Deviation::Stage2InputRange]);
+    check(
+        Stage::Two,
+        model::Config { s1p: false, ..model::Config::qemu() },
+        &[Deviation::CachedStage2Permission, Deviation::Stage2InputRange],
+    );
 }
 
 #[test]
 fn an_smmu_with_both_stages() {
-    check(Stage::Nested, &[]);
+    check(Stage::Nested, model::Config::qemu(), &[]);
 }
 
 #[test]
