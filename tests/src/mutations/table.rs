@@ -1,0 +1,233 @@
+//! The ways to break the driver, in the order of its flows: commands, streams, invalidation, caches, bring-up, reports.
+
+use super::Mutation;
+
+const ATTACH: &str = "smmu/src/device/attach.rs";
+const BRING_UP: &str = "smmu/src/device/bring_up.rs";
+const COMMAND_QUEUE: &str = "smmu/src/device/command_queue.rs";
+const DOMAIN: &str = "smmu/src/iommu/domain.rs";
+const EVENT_QUEUE: &str = "smmu/src/device/event_queue.rs";
+const INVALIDATION: &str = "smmu/src/device/invalidation.rs";
+const RANGE: &str = "smmu/src/arch/range.rs";
+const STREAM_TABLE: &str = "smmu/src/device/stream_table.rs";
+
+/// All of them.
+pub const MUTATIONS: &[Mutation] = &[
+    Mutation {
+        name: "sync-dropped",
+        breaks: "Requests do not end with a CMD_SYNC",
+        file: COMMAND_QUEUE,
+        edits: &[(".chain(iter::once(sync)).peekable()", ".chain(iter::once(sync).take(0)).peekable()")],
+    },
+    Mutation {
+        name: "wait-dropped",
+        breaks: "Nobody waits until the commands are carried out",
+        file: COMMAND_QUEUE,
+        edits: &[("Some(range) => self.wait(control, errors, range, refused_before),", "Some(_) => Ok(()),")],
+    },
+    Mutation {
+        name: "barrier-dropped",
+        breaks: "No barrier between the command slots and CMDQ_PROD",
+        file: COMMAND_QUEUE,
+        edits: &[(
+            "control.platform().write_barrier();\n            control.write(CMDQ_PROD, index);",
+            "control.write(CMDQ_PROD, index);",
+        )],
+    },
+    Mutation {
+        name: "prod-before-slot",
+        breaks: "CMDQ_PROD is written before the slot that it hands over",
+        file: COMMAND_QUEUE,
+        edits: &[(
+            "self.write_slot(position, command);",
+            "control.write(CMDQ_PROD, self.register_value(position.saturating_add(1)));
+            self.write_slot(position, command);",
+        )],
+    },
+    Mutation {
+        name: "wrap-bit-lost",
+        breaks: "Queue indices have no wrap bit",
+        file: "smmu/src/device/ring.rs",
+        edits: &[("value & (self.entries() * 2 - 1)", "value & (self.entries() - 1)")],
+    },
+    Mutation {
+        name: "repair-dropped",
+        breaks: "A command queue that stopped at a bad command is not repaired",
+        file: COMMAND_QUEUE,
+        edits: &[(
+            "            self.repair(control, errors);\n        }\n        Ok(count)",
+            "        }\n        Ok(count)",
+        )],
+    },
+    Mutation {
+        name: "cfgi-before-switch-dropped",
+        breaks: "No CMD_CFGI_STE between words 1 to 7 of an STE and word 0",
+        file: ATTACH,
+        edits: &[(
+            "if let Err(error) = self.run([Command::CfgiSte { stream, leaf: false }]) {",
+            "if let Err(error) = Ok::<(), DeviceError>(()) {",
+        )],
+    },
+    Mutation {
+        name: "cfgi-before-switch-leaf-only",
+        breaks: "The first CMD_CFGI_STE keeps the first-level descriptor that led nowhere",
+        file: ATTACH,
+        edits: &[("leaf: false", "leaf: true")],
+    },
+    Mutation {
+        name: "cfgi-after-switch-dropped",
+        breaks: "No CMD_CFGI_STE after word 0 of an STE",
+        file: ATTACH,
+        edits: &[(
+            "if let Err(error) = self.run([Command::CfgiSte { stream, leaf: true }]) {",
+            "if let Err(error) = Ok::<(), DeviceError>(()) {",
+        )],
+    },
+    Mutation {
+        name: "cfgi-on-detach-dropped",
+        breaks: "No CMD_CFGI_STE when a stream is detached",
+        file: ATTACH,
+        edits: &[(
+            "self.run([Command::CfgiSte { stream, leaf: true }]).map_err(|_| DeviceError::StreamStuck { stream })?;",
+            "",
+        )],
+    },
+    Mutation {
+        name: "ste-valid-too-early",
+        breaks: "Word 0 of an STE is stored before words 1 to 7",
+        file: STREAM_TABLE,
+        edits: &[(
+            "        let [_, second, rest @ ..] = self.words;",
+            "        self.switch(entry);\n        let [_, second, rest @ ..] = self.words;",
+        )],
+    },
+    Mutation {
+        name: "tlbi-on-unmap-dropped",
+        breaks: "Unmapping invalidates nothing",
+        file: DOMAIN,
+        edits: &[(
+            "if let Err(error) = live.smmu.invalidate(live.tag, &range) {",
+            "if let Err(error) = Ok::<(), DeviceError>(()) {",
+        )],
+    },
+    Mutation {
+        name: "free-before-invalidate",
+        breaks: "Emptied tables are given back before they are invalidated",
+        file: DOMAIN,
+        edits: &[
+            ("unmapped.free();", ""),
+            ("let mut failure = None;", "unmapped.free();\n        let mut failure = None;"),
+        ],
+    },
+    Mutation {
+        name: "retire-without-tlbi",
+        breaks: "An ASID or VMID is given back with translations cached under it",
+        file: "smmu/src/device/mod.rs",
+        edits: &[("self.invalidate_all(tag)?;", "")],
+    },
+    Mutation {
+        name: "wrong-asid",
+        breaks: "Stage-1 invalidations name ASID 0",
+        file: INVALIDATION,
+        edits: &[(
+            "Self::Stage1 { asid, vmid } => Command::TlbiNhVa { vmid, asid, scope }",
+            "Self::Stage1 { vmid, .. } => Command::TlbiNhVa { vmid, asid: Asid::new(0), scope }",
+        )],
+    },
+    Mutation {
+        name: "wrong-vmid",
+        breaks: "Stage-2 invalidations name VMID 0",
+        file: INVALIDATION,
+        edits: &[(
+            "Self::Stage2 { vmid } => Command::TlbiS2Ipa { vmid, scope }",
+            "Self::Stage2 { .. } => Command::TlbiS2Ipa { vmid: Vmid::new(0), scope }",
+        )],
+    },
+    Mutation {
+        name: "always-leaf-only",
+        breaks: "Range invalidations keep cached tables even when tables went",
+        file: RANGE,
+        edits: &[("Stale::TablesAndLeaves => (false, 0),", "Stale::TablesAndLeaves => (true, 0),")],
+    },
+    Mutation {
+        name: "wrong-ttl",
+        breaks: "The level hint of a range invalidation is one level too high",
+        file: RANGE,
+        edits: &[("usable_ttl(first, granule, level))", "usable_ttl(first, granule, level).saturating_sub(1).max(1))")],
+    },
+    Mutation {
+        name: "one-page-short",
+        breaks: "Range invalidations miss the last page",
+        file: RANGE,
+        edits: &[(
+            "(start.get().saturating_add(rest) >> page) - (first >> page) + 1",
+            "((start.get().saturating_add(rest) >> page) - (first >> page)).max(1)",
+        )],
+    },
+    Mutation {
+        name: "slots-not-cleaned",
+        breaks: "Commands stay in the CPU's cache where the SMMU does not snoop",
+        file: COMMAND_QUEUE,
+        edits: &[("if !self.coherent {", "if false {")],
+    },
+    Mutation {
+        name: "ste-not-cleaned",
+        breaks: "STEs stay in the CPU's cache where the SMMU does not snoop",
+        file: STREAM_TABLE,
+        edits: &[("if !self.table.coherent {", "if false {")],
+    },
+    Mutation {
+        name: "cd-not-cleaned",
+        breaks: "CDs stay in the CPU's cache where the SMMU does not snoop",
+        file: "smmu/src/device/context_table.rs",
+        edits: &[("if !coherent {", "if false {")],
+    },
+    Mutation {
+        name: "descriptors-not-cleaned",
+        breaks: "Translation tables stay in the CPU's cache where the SMMU does not snoop",
+        file: "smmu/src/pgtable/mod.rs",
+        edits: &[("if !self.config.coherent {", "if false {")],
+    },
+    Mutation {
+        name: "no-abort-while-off",
+        breaks: "GBPA.ABORT is not set before the SMMU is switched off",
+        file: BRING_UP,
+        edits: &[("    abort_while_disabled(control)?;\n    if was_enabled {", "    if was_enabled {")],
+    },
+    Mutation {
+        name: "cfgi-at-bring-up-dropped",
+        breaks: "Configuration that was cached before bring-up stays",
+        file: BRING_UP,
+        edits: &[("self.run([Command::CfgiAll])?;", "")],
+    },
+    Mutation {
+        name: "tlbi-at-bring-up-dropped",
+        breaks: "Translations that were cached before bring-up stay",
+        file: BRING_UP,
+        edits: &[(".chain([Command::TlbiNsnhAll])", ".chain(None::<Command>)")],
+    },
+    Mutation {
+        name: "ack-not-awaited",
+        breaks: "CR0 is written again before CR0ACK shows the last value",
+        file: BRING_UP,
+        edits: &[("self.control.wait(CR0ACK, CR0_KNOWN, value)", "Ok(())")],
+    },
+    Mutation {
+        name: "overflow-not-acknowledged",
+        breaks: "An overflow of the event queue is never acknowledged",
+        file: EVENT_QUEUE,
+        edits: &[("let value = index | overflow;", "let value = index | (*consumer & OVERFLOW);")],
+    },
+    Mutation {
+        name: "cons-not-written",
+        breaks: "Slots of the event queue are never given back",
+        file: EVENT_QUEUE,
+        edits: &[("control.write(EVENTQ_CONS, value);", "")],
+    },
+    Mutation {
+        name: "gerror-not-acknowledged",
+        breaks: "A global error is never acknowledged in GERRORN",
+        file: "smmu/src/device/global_error.rs",
+        edits: &[("*acknowledged ^= active;", "")],
+    },
+];
