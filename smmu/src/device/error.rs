@@ -80,7 +80,7 @@ pub enum DeviceError {
     OutOfIds {
         /// `"ASID"` or `"VMID"`.
         kind: &'static str,
-        /// How many there are.
+        /// How many there are to be had: number 0 is not among them.
         count: u32,
     },
 }

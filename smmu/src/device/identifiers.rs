@@ -44,6 +44,13 @@ impl<P: Platform> Identifiers<P> {
         Err(self.none_left())
     }
 
+    /// Marks a certain identifier as taken. Returns whether it was free; one that the set does not hold never is.
+    pub(super) fn reserve(&self, number: u16) -> bool {
+        let bit = 1 << (number % 64);
+        let word = self.taken.words().get(usize::from(number) / 64);
+        word.is_some_and(|word| word.fetch_or(bit, Ordering::AcqRel) & bit == 0)
+    }
+
     /// Gives an identifier back. No translation tagged with it is cached any more.
     pub(super) fn give_back(&self, number: u16) {
         if let Some(word) = self.taken.words().get(usize::from(number) / 64) {
@@ -57,6 +64,6 @@ impl<P: Platform> Identifiers<P> {
     }
 
     fn none_left(&self) -> DeviceError {
-        DeviceError::OutOfIds { kind: self.kind, count: self.count }
+        DeviceError::OutOfIds { kind: self.kind, count: self.count - 1 }
     }
 }

@@ -193,6 +193,18 @@ impl<P: Platform> Smmu<P> {
         self.vmids.take().map(Vmid::new)
     }
 
+    /// Marks an ASID as taken that somebody else uses already: firmware in an entry that stays, or the CPUs. Returns whether
+    /// it was free. [`retire`](Self::retire) gives it back as any other.
+    pub fn reserve_asid(&self, asid: Asid) -> bool {
+        self.asids.reserve(asid.get())
+    }
+
+    /// Marks a VMID as taken that somebody else uses already: firmware in an entry that stays, or the CPUs. Returns whether
+    /// it was free. [`retire`](Self::retire) gives it back as any other.
+    pub fn reserve_vmid(&self, vmid: Vmid) -> bool {
+        self.vmids.reserve(vmid.get())
+    }
+
     /// Retires the identifier in `tag`: drops every translation cached under it, then gives it back.
     ///
     /// # Errors

@@ -107,7 +107,7 @@ fn r27_identifiers_run_out_and_none_is_given_twice() {
         let smmu = bring_up(platform, &fake).unwrap();
         let asids: BTreeSet<_> = (0..count).map(|_| smmu.take_asid().unwrap().get()).collect();
         assert_eq!(asids, (1..=count).collect(), "0 is nobody's");
-        let error = DeviceError::OutOfIds { kind: "ASID", count: u32::from(count) + 1 };
+        let error = DeviceError::OutOfIds { kind: "ASID", count: u32::from(count) };
         assert_eq!(smmu.take_asid(), Err(error));
         assert_eq!(smmu.take_vmid(), Ok(Vmid::new(1)), "VMIDs are others");
     }
@@ -139,4 +139,26 @@ fn r27_a_vmid_goes_with_everything_under_it() {
     smmu.retire(TranslationTag::Stage2 { vmid }).unwrap();
     assert_eq!(commands(&platform.journal()), [[CMD_TLBI_S12_VMALL | 1 << 32, 0], SYNC]);
     assert_eq!(smmu.take_vmid(), Ok(vmid));
+}
+
+#[test]
+fn a_reserved_identifier_is_never_given_out() {
+    let platform = TestPlatform::leaked();
+    let fake = FakeSmmu::new(platform, "A");
+    // 8-bit ASIDs.
+    fake.set(IDR0, 0x0d40_001b);
+    let smmu = bring_up(platform, &fake).unwrap();
+    assert_eq!(smmu.take_asid(), Ok(Asid::new(1)));
+    let reserved = [1, 2, 2, 0xff, 0, 0x100, 0xffff].map(|number| smmu.reserve_asid(Asid::new(number)));
+    assert_eq!(
+        reserved,
+        [false, true, false, true, false, false, false],
+        "taken, 0, and what does not fit are not free"
+    );
+    let rest: BTreeSet<_> = core::iter::from_fn(|| smmu.take_asid().ok()).map(Asid::get).collect();
+    assert_eq!(rest, (3..0xff).collect());
+    assert!(smmu.reserve_vmid(Vmid::new(2)) && !smmu.reserve_vmid(Vmid::new(2)));
+    assert_eq!([smmu.take_vmid(), smmu.take_vmid()], [Ok(Vmid::new(1)), Ok(Vmid::new(3))]);
+    smmu.retire(TranslationTag::Stage1 { asid: Asid::new(2), vmid: Vmid::new(0) }).unwrap();
+    assert_eq!(smmu.take_asid(), Ok(Asid::new(2)));
 }
