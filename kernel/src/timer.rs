@@ -1,8 +1,9 @@
-//! The architected timer (Arm ARM D12): a clock, and an interrupt after a while.
+//! The architected timer (Arm ARM D12): a clock, an end to every wait, and an interrupt after a while.
 //!
 //! The virtual timer is the one that a kernel at EL1 has to itself, whatever runs at EL2.
 
 use alloc::boxed::Box;
+use core::hint;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
@@ -27,6 +28,23 @@ pub fn now() -> Duration {
     let (count, frequency) = (CNTVCT_EL0.get(), frequency_hz());
     let nanos = count % frequency * NANOS_PER_SECOND / frequency;
     Duration::new(count / frequency, nanos as u32)
+}
+
+/// Polls `condition` until it holds or `limit` has passed; returns whether it held. Interrupts are taken meanwhile, unless
+/// they are masked.
+pub fn wait_for(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = now().saturating_add(limit);
+    loop {
+        // The clock first: a condition that came true in time counts, however late it is looked at.
+        let late = now() >= deadline;
+        if condition() {
+            return true;
+        }
+        if late {
+            return false;
+        }
+        hint::spin_loop();
+    }
 }
 
 /// The counter's frequency. It has 32 bits, so the number of counts in a second times [`NANOS_PER_SECOND`] fits into 64.

@@ -7,6 +7,7 @@ pub mod record;
 
 use core::fmt::{self, Write};
 use core::str;
+use core::time::Duration;
 
 use arm_pl011_uart::{DataBits, LineConfig, PL011Registers, Parity, StopBits, Uart, UniqueMmioPointer};
 use smmu::addr::PhysAddr;
@@ -14,6 +15,10 @@ use smmu::addr::PhysAddr;
 use crate::devicetree::{self, DeviceTree, DeviceTreeError, Node, NodeName};
 use crate::memory::{self, MapMmioError};
 use crate::sync::IrqMutex;
+use crate::timer;
+
+/// How long the UART's FIFO may be full. At 1200 baud a byte takes 8 ms.
+const ROOM_LIMIT: Duration = Duration::from_secs(1);
 
 const COMPATIBLE: &[&str] = &["arm,pl011"];
 
@@ -52,7 +57,11 @@ impl fmt::Display for ConsoleError {
     }
 }
 
-struct Console(Uart<'static>);
+struct Console {
+    uart: Uart<'static>,
+    /// The last byte found no room in time; the next ones are not waited for.
+    is_stuck: bool,
+}
 
 static CONSOLE: IrqMutex<Option<Console>> = IrqMutex::new(None);
 
@@ -69,11 +78,14 @@ impl Write for Console {
 }
 
 impl Console {
+    /// Sends a byte, unless the UART has stopped sending: a kernel that nobody hears goes on all the same.
     fn write_byte(&mut self, byte: u8) {
-        while self.0.is_tx_fifo_full() {
-            core::hint::spin_loop();
+        let limit = if self.is_stuck { Duration::ZERO } else { ROOM_LIMIT };
+        let has_room = || !self.uart.is_tx_fifo_full();
+        self.is_stuck = !has_room() && !timer::wait_for(limit, has_room);
+        if !self.is_stuck {
+            self.uart.write_word(byte);
         }
-        self.0.write_word(byte);
     }
 }
 
@@ -96,7 +108,7 @@ pub(crate) fn init(tree: &DeviceTree) -> Result<(), ConsoleError> {
         // A clock too slow for this speed leaves the line as firmware set it.
         let _ = uart.enable(config, 115_200, clock_hz);
     }
-    *CONSOLE.lock() = Some(Console(uart));
+    *CONSOLE.lock() = Some(Console { uart, is_stuck: false });
     logger::init();
     Ok(())
 }

@@ -13,8 +13,8 @@ use safe_mmio::{UniqueMmioPointer, field, field_shared};
 use smmu::addr::Iova;
 use virtio_drivers::transport::pci::bus::DeviceFunction;
 
-use super::wait_for;
 use crate::pci::{PciError, PciFunction};
+use crate::timer::wait_for;
 
 /// Size of the device's buffer, in bytes. There is one more, which some versions of QEMU (7.2 is one) do not let the
 /// engine reach: they end the whole machine instead.

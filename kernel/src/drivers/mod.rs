@@ -5,7 +5,7 @@
 //! them turns bus mastering on: that is for whoever has attached the device to a domain
 //! ([`PciFunction::set_bus_master`]).
 //!
-//! All of them poll, and every wait has an end ([`wait_for`]).
+//! All of them poll, and every wait has an end ([`crate::timer::wait_for`]).
 
 pub mod dma;
 pub mod edu;
@@ -13,11 +13,8 @@ pub mod iommu_testdev;
 pub mod virtio;
 
 use core::fmt;
-use core::hint;
-use core::time::Duration;
 
 use crate::pci::PciFunction;
-use crate::timer;
 
 /// The drivers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,21 +62,5 @@ impl DriverKind {
 impl fmt::Display for DriverKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-/// Polls `condition` until it holds or `limit` has passed; returns whether it held.
-pub(crate) fn wait_for(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = timer::now().saturating_add(limit);
-    loop {
-        // The clock first: a condition that came true in time counts, however late it is looked at.
-        let late = timer::now() >= deadline;
-        if condition() {
-            return true;
-        }
-        if late {
-            return false;
-        }
-        hint::spin_loop();
     }
 }

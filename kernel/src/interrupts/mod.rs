@@ -10,8 +10,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use core::fmt;
 
-use aarch64_cpu::asm;
-use aarch64_cpu::registers::{DAIF, ReadWriteable, Readable, Writeable};
+use aarch64_cpu::registers::{DAIF, ReadWriteable};
 use arm_gic::{IntId, Trigger};
 
 use crate::devicetree::{self, DeviceTree, DeviceTreeError};
@@ -190,24 +189,6 @@ pub(crate) fn handle() {
 
 fn acknowledge() -> Option<IntId> {
     CONTROLLER.lock().as_mut()?.acknowledge()
-}
-
-/// Sleeps until `condition` holds, which an interrupt's handler brings about.
-///
-/// The condition is looked at with interrupts masked: one that comes just after ends the sleep instead of preceding it.
-pub fn wait_until(mut condition: impl FnMut() -> bool) {
-    loop {
-        let daif = DAIF.get();
-        DAIF.modify(DAIF::I::Masked);
-        let done = condition();
-        if !done {
-            asm::wfi();
-        }
-        DAIF.set(daif);
-        if done {
-            return;
-        }
-    }
 }
 
 /// Disables an interrupt that nobody asked for, and says so once.

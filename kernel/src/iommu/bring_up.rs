@@ -66,15 +66,32 @@ fn connect_interrupts(node: &SmmuNode, phandle: Phandle, smmu: &Arc<Smmu<Kernel>
     if lines.combined.is_none() && lines.eventq.is_none() {
         return Err("the device tree names none for the event queue".into());
     }
-    for line in [&lines.combined, &lines.eventq, &lines.gerror].into_iter().flatten() {
+    let lines = [&lines.combined, &lines.eventq, &lines.gerror].into_iter().flatten();
+    let lines = lines.map(specifier).collect::<Result<Vec<_>, _>>()?;
+    for (index, &line) in lines.iter().enumerate() {
         let smmu = Arc::clone(smmu);
         // Either source on either line: they are cheap to look at, and a lost pulse is made good by the next.
         let handler = Box::new(move || faults::handle(phandle, &smmu));
-        interrupts::enable(specifier(line)?, handler).map_err(|error| error.to_string())?;
+        if let Err(error) = interrupts::enable(line, handler) {
+            disconnect(lines.iter().take(index));
+            return Err(error.to_string());
+        }
     }
-    smmu.enable_interrupts().map_err(|error| error.to_string())?;
+    if let Err(error) = smmu.enable_interrupts() {
+        disconnect(&lines);
+        return Err(error.to_string());
+    }
     faults::handle(phandle, smmu);
     Ok(())
+}
+
+/// Takes lines back that were connected: an SMMU that is polled is not called for.
+fn disconnect<'a>(lines: impl IntoIterator<Item = &'a [u32; 3]>) {
+    for &line in lines {
+        if let Err(error) = interrupts::disable(line) {
+            log::warn!("{error}");
+        }
+    }
 }
 
 /// The three cells of a GIC's interrupt specifier.

@@ -11,7 +11,7 @@ use smmu::platform::DmaBlock;
 use super::Context;
 use crate::memory::{self, PAGE_BYTES, dma, heap, layout};
 use crate::power::ExitCode;
-use crate::{interrupts, println, record, timer};
+use crate::{println, record, timer};
 
 /// Says what was found.
 pub(super) fn run(_: &Context) -> ExitCode {
@@ -34,11 +34,15 @@ pub(super) fn run(_: &Context) -> ExitCode {
 /// Waits for three interrupts of the timer, each asked for when the one before has come.
 pub(super) fn timer(_: &Context) -> ExitCode {
     const INTERRUPTS: u64 = 3;
+    const LIMIT: Duration = Duration::from_secs(5);
     let period = Duration::from_millis(10);
     for number in 1..=INTERRUPTS {
         let due = timer::now() + period;
         timer::start(period);
-        interrupts::wait_until(|| timer::expired() >= number);
+        if !timer::wait_for(LIMIT, || timer::expired() >= number) {
+            println!("timer interrupt {number} did not come within {LIMIT:?}");
+            return ExitCode::Failure;
+        }
         if timer::now() < due {
             println!("timer interrupt {number} came too early");
             return ExitCode::Failure;

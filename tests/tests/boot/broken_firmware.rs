@@ -127,3 +127,27 @@ fn an_smmu_without_interrupts_is_polled() {
     booted.assert_shows("events have to be polled for");
     booted.assert_shows("DMA stopped: 00:03.0 edu");
 }
+
+/// Of the lines that an SMMU calls by, all are connected or none.
+#[test]
+fn an_interrupt_that_cannot_be_had_leaves_none_connected() {
+    let machine = Boot::new("demo", demo_machine()).logged(&["-trace", "gicv3_dist_write"]);
+    let booted = machine
+        .device_tree(|tree| {
+            let mut interrupts = tree.cells(SMMU, "interrupts")?;
+            // The type of the last, the global errors' line: neither an SPI nor a PPI.
+            interrupts[9] = 7;
+            tree.set_property(SMMU, "interrupts", interrupts.as_slice())
+        })
+        .run();
+    booted.assert_outcome(Outcome::Success);
+    booted.assert_shows("events have to be polled for: interrupt specifier [7, 77, 1]");
+    booted.assert_shows("DMA stopped: 00:03.0 edu");
+    // SPI 74, the event queue's line, is interrupt 106: bit 10 of the fourth register (Arm IHI 0069, GICD_I[SC]ENABLER).
+    let writes: Vec<&str> = booted.log.lines_of("gicv3_dist_write ").collect();
+    let position = |register: &str| {
+        let write = format!("offset {register} data 0x400 ");
+        writes.iter().rposition(|line| line.contains(&write)).unwrap_or_else(|| booted.fail(&format!("no {write}")))
+    };
+    assert!(position("0x10c") < position("0x18c"), "it stays enabled");
+}

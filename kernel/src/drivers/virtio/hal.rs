@@ -15,11 +15,11 @@ use core::time::Duration;
 use smmu::addr::Iova;
 use virtio_drivers::{BufferDirection, Hal, PhysAddr};
 
-use super::Reason;
+use super::{Page, Reason};
 use crate::drivers::dma::{CoherentPages, DeviceDma};
-use crate::drivers::wait_for;
 use crate::pci::{Bar, PciFunction};
 use crate::sync::IrqMutex;
+use crate::timer::wait_for;
 
 /// A request takes milliseconds, unless the machine is starved or the device has stopped.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -30,6 +30,9 @@ pub const SLOTS: usize = 8;
 /// What the device is told in place of the address of a buffer that could not be mapped, because `Hal::share` cannot fail:
 /// above every input range that an SMMU translates (bit 63 set, bit 55 clear), so that the access is stopped and reported.
 const NEVER_MAPPED: PhysAddr = 1 << 63;
+
+/// An address for registers that are not to be had, aligned for all of them.
+const NOWHERE: NonNull<u8> = NonNull::<[Page; 0]>::dangling().cast();
 
 static TABLE: [IrqMutex<Option<Arc<Occupant>>>; SLOTS] = [const { IrqMutex::new(None) }; SLOTS];
 
@@ -42,6 +45,8 @@ pub(super) struct Occupant {
     bars: Vec<(Bar, NonNull<[u8]>)>,
     /// Set when a buffer could not be mapped.
     pub(super) not_mapped: AtomicBool,
+    /// Set when a BAR did not hold the address any more that was written to it.
+    pub(super) bars_moved: AtomicBool,
     /// Set when it did not accept the features chosen.
     pub(super) features_refused: AtomicBool,
 }
@@ -72,16 +77,15 @@ impl<const SLOT: usize> Slot<SLOT> {
         if entry.is_some() {
             return Err(taken);
         }
-        let mut bars = Vec::new();
-        for bar in function.bars.iter_mut().filter_map(Option::take) {
-            let pointer = bar.map()?;
-            bars.push((bar, pointer));
-        }
+        // All are mapped before any is taken: a function that cannot be had keeps its BARs.
+        let mapped: Vec<_> = function.bars.iter().flatten().map(Bar::map).collect::<Result<_, _>>()?;
+        let bars = function.bars.iter_mut().filter_map(Option::take).zip(mapped).collect();
         let occupant = Arc::new(Occupant {
             dma,
             shared: IrqMutex::new(Vec::new()),
             bars,
             not_mapped: AtomicBool::new(false),
+            bars_moved: AtomicBool::new(false),
             features_refused: AtomicBool::new(false),
         });
         *entry = Some(occupant.clone());
@@ -176,8 +180,14 @@ unsafe impl<const SLOT: usize> Hal for SlotHal<SLOT> {
             // SAFETY: the offset is inside the mapped BAR.
             (end <= registers.len()).then(|| unsafe { registers.cast::<u8>().add(offset) })
         });
-        // The crate read the address from a BAR that enumeration wrote, and `capabilities` checked offset and size.
-        found.expect("a BAR holds the address that was written to it")
+        // The crate read the address from a BAR that enumeration wrote, and `capabilities` checked offset and size: if it is
+        // not there, the device has changed the BAR since. Nobody may use what is returned then.
+        found.unwrap_or_else(|| {
+            if let Some(occupant) = occupant {
+                occupant.bars_moved.store(true, Ordering::Relaxed);
+            }
+            NOWHERE
+        })
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {

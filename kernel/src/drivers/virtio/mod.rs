@@ -54,6 +54,8 @@ pub enum Reason {
         /// Offset in configuration space of the capability, in bytes.
         offset: u8,
     },
+    /// A BAR does not hold the address any more that enumeration wrote to it.
+    BarsMoved,
     /// The crate does not take to its registers.
     Transport(VirtioPciError),
     /// It does not offer VIRTIO_F_ACCESS_PLATFORM: its DMA would go around the SMMU.
@@ -108,6 +110,7 @@ impl fmt::Display for Reason {
             Self::Capability { offset } => {
                 write!(f, "the capability at {offset:#04x} of configuration space is malformed or the list has no end")
             }
+            Self::BarsMoved => f.write_str("a BAR does not hold the address that was written to it"),
             Self::Transport(error) => error.fmt(f),
             Self::NotTranslated { offered } => write!(
                 f,

@@ -14,8 +14,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::hal::{Occupant, Slot, SlotHal};
 use super::{Reason, capabilities};
-use crate::drivers::{dma::DeviceDma, wait_for};
+use crate::drivers::dma::DeviceDma;
 use crate::pci::PciFunction;
+use crate::timer::wait_for;
 
 /// A reset is done at once on most devices, and after the requests under way on the others.
 pub(super) const RESET_LIMIT: Duration = Duration::from_secs(1);
@@ -38,7 +39,12 @@ pub(super) fn open<const SLOT: usize>(
     let slot = Slot::<SLOT>::occupy(function, dma)?;
     function.enable_memory();
     let inner = PciTransport::new::<SlotHal<SLOT>, _>(&mut function.configuration(), function.address)?;
-    let mut transport = TranslatedTransport { inner: ManuallyDrop::new(inner), occupant: slot.occupant().clone() };
+    // Not dropped, which would use the registers, before it is known where they are.
+    let inner = ManuallyDrop::new(inner);
+    if slot.occupant().bars_moved.load(Ordering::Relaxed) {
+        return Err(Reason::BarsMoved);
+    }
+    let mut transport = TranslatedTransport { inner, occupant: slot.occupant().clone() };
     if !transport.reset() {
         return Err(Reason::ResetStuck { limit: RESET_LIMIT });
     }

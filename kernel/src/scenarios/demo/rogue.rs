@@ -14,9 +14,9 @@ use smmu::platform::Platform;
 use super::super::system::Endpoint;
 use super::engine::{Engine, TRANSFER_BYTES};
 use crate::drivers::iommu_testdev::{IommuTestdev, Outcome};
-use crate::drivers::wait_for;
 use crate::iommu;
 use crate::platform::PLATFORM;
+use crate::timer::wait_for;
 use crate::{println, record};
 
 /// How long the report of a stopped transfer may take. It is there before the transfer ends, as a rule.
