@@ -1,5 +1,6 @@
 //! The launcher's command line.
 
+use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -13,6 +14,9 @@ use qemu::gdb::Stub;
 use qemu::machine::{ExceptionLevel, Gic, Iommu, Machine, Stage};
 use qemu::run::DEFAULT_TIMEOUT;
 use qemu::scenario::{SCENARIOS, Scenario};
+
+/// Those CPU models of QEMU's board `virt` that start and never come to the kernel's first instruction.
+const CPUS_OF_32_BITS: [&str; 2] = ["cortex-a7", "cortex-a15"];
 
 /// Exit status for careless input.
 pub(crate) const USAGE: u8 = 2;
@@ -102,11 +106,13 @@ enum GicArgument {
 impl Arguments {
     /// The arguments of this process; ends it where they are wrong or help was asked for.
     pub(crate) fn read() -> Self {
-        let arguments = Self::try_parse().unwrap_or_else(|error| {
+        let words: Vec<OsString> = env::args_os().collect();
+        let arguments = Self::try_parse_from(&words).unwrap_or_else(|error| {
             if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
                 error.exit();
             }
-            refuse(&one_line(&error.to_string()))
+            let hint = detached_value(&words).unwrap_or_default();
+            refuse(&format!("{}{hint}", one_line(&error.to_string())))
         });
         if arguments.gic == GicArgument::V2 && arguments.smp > 8 {
             refuse("error: GICv2 has at most 8 CPUs, so --smp must be 1 to 8 with --gic 2");
@@ -164,13 +170,33 @@ fn one_line(message: &str) -> String {
     paragraph.collect::<Vec<_>>().join(" ")
 }
 
+/// A hint for those who wrote `--gdb PORT` or `--trace FILE`: the word after such an option is taken for the scenario.
+fn detached_value(words: &[OsString]) -> Option<String> {
+    let own = words.iter().take_while(|word| *word != "--").collect::<Vec<_>>();
+    own.windows(2).find_map(|pair| match pair {
+        [option, value] if *option == "--gdb" || *option == "--trace" => {
+            let (option, value) = (option.display(), value.to_str()?);
+            (!value.starts_with('-') && Scenario::by_name(value).is_none())
+                .then(|| format!("; a value of {option} is joined to it: {option}={value}"))
+        }
+        _ => None,
+    })
+}
+
 fn scenario_parser() -> impl clap::builder::TypedValueParser<Value = &'static Scenario> {
     let names = SCENARIOS.iter().map(|scenario| scenario.name);
     PossibleValuesParser::new(names).try_map(|name| Scenario::by_name(&name).ok_or("no such scenario"))
 }
 
-fn cpu(name: String) -> Result<String, &'static str> {
-    if name.is_empty() { Err("a CPU model is wanted, such as max or cortex-a57") } else { Ok(name) }
+fn cpu(name: String) -> Result<String, String> {
+    let model = name.split(',').next().unwrap_or_default();
+    if model.is_empty() {
+        return Err("a CPU model is wanted, such as max or cortex-a57".to_owned());
+    }
+    if CPUS_OF_32_BITS.contains(&model) {
+        return Err(format!("{model} has 32 bits, and the kernel needs an AArch64 CPU, such as max or cortex-a57"));
+    }
+    Ok(name)
 }
 
 /// Parses `512`, `512M`, `4G`.

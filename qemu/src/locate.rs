@@ -4,10 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::private::{self, PrivateError};
-use crate::program::{ProbeError, Qemu};
-
-/// The executable's name.
-const NAME: &str = "qemu-system-aarch64";
+use crate::program::{NAME, ProbeError, Qemu};
 
 /// Why there is no QEMU.
 #[derive(Debug, thiserror::Error)]

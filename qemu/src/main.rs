@@ -14,7 +14,7 @@ use qemu::machine::{Machine, Part};
 use qemu::program::Qemu;
 use qemu::report::Report;
 use qemu::run::{Run, RunResult};
-use qemu::{console, scenario, symbols, workspace};
+use qemu::{console, scenario, symbols, terminal, workspace};
 
 use crate::cli::{Arguments, refuse, refuse_error};
 
@@ -74,13 +74,13 @@ fn launch(arguments: &Arguments) -> Result<u8, AnyError> {
     if let Some(path) = trace_file(arguments) {
         create("--trace", &path);
     }
-    let kernel = match &arguments.kernel {
-        Some(elf) => Kernel::from_elf(elf).unwrap_or_else(|error| refuse_error(&error)),
-        None => Kernel::build()?,
-    };
     let qemu = match locate::locate(arguments.qemu.as_deref()) {
         Err(error @ (locate::LocateError::NotFound { .. } | locate::LocateError::Probe(_))) => refuse_error(&error),
         located => located?,
+    };
+    let kernel = match &arguments.kernel {
+        Some(elf) => Kernel::from_elf(elf).unwrap_or_else(|error| refuse_error(&error)),
+        None => Kernel::build()?,
     };
     let (machine, left_out) = machine_for(arguments, &qemu, &disk)?;
     for part in &left_out {
@@ -170,10 +170,7 @@ fn judge(
         }
     }
     if report.exit_status != 0 {
-        qemu::tell!("last lines of the console:");
-        for line in result.last_lines(LAST_LINES) {
-            qemu::tell!("  | {line}");
-        }
+        tell_last_lines(result);
     }
     if let Some(trace) = &run.trace {
         qemu::tell!("trace events: {}", trace.display());
@@ -184,6 +181,18 @@ fn judge(
         serde_json::to_writer_pretty(file, &report)?;
     }
     Ok(report.exit_status)
+}
+
+/// Repeats the end of the console on standard error, unless that is where all of it went already.
+fn tell_last_lines(result: &RunResult) {
+    if result.console.trim().is_empty() {
+        qemu::tell!("the console shows nothing");
+    } else if !terminal::outputs_are_one() {
+        qemu::tell!("last lines of the console:");
+        for line in result.last_lines(LAST_LINES) {
+            qemu::tell!("  | {line}");
+        }
+    }
 }
 
 /// `words` quoted for a shell.

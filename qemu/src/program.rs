@@ -12,6 +12,9 @@ use wait_timeout::ChildExt as _;
 
 use crate::machine::Stage;
 
+/// The executable's usual name.
+pub const NAME: &str = "qemu-system-aarch64";
+
 /// How long a QEMU may take to answer a question about itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -79,14 +82,12 @@ pub enum ProbeError {
         question: String,
     },
     /// It is something else.
-    #[error("{} is no QEMU for AArch64: `{question}` said {answer:?}", program.display())]
+    #[error("{} is no QEMU for AArch64, which is called {NAME} as a rule: {why}", program.display())]
     NotQemu {
         /// The executable.
         program: PathBuf,
-        /// The arguments it was called with.
-        question: String,
-        /// The start of its answer.
-        answer: String,
+        /// What gives it away.
+        why: String,
     },
 }
 
@@ -113,19 +114,16 @@ impl Qemu {
         let mut qemu = Self::unprobed(program);
         (qemu.leading_arguments, qemu.environment) = (leading_arguments, environment);
         let version = qemu.answer(&["--version"])?;
-        let not_qemu = |question: &str, answer: &str| ProbeError::NotQemu {
-            program: program.to_path_buf(),
-            question: question.to_owned(),
-            answer: answer.chars().take(120).collect(),
-        };
+        let not_qemu = |why| ProbeError::NotQemu { program: program.to_path_buf(), why };
         qemu.version = version.lines().next().unwrap_or_default().to_owned();
         if !qemu.version.starts_with("QEMU emulator version") {
-            return Err(not_qemu("--version", &version));
+            let start: String = qemu.version.chars().take(120).collect();
+            return Err(not_qemu(format!("its --version begins with {start:?}")));
         }
         let boards = qemu.answer(&["-machine", "help"])?;
         let has_board = |name: &str| boards.lines().any(|line| line.split_whitespace().next() == Some(name));
         if !has_board("virt") {
-            return Err(not_qemu("-machine help", &boards));
+            return Err(not_qemu("its -machine help lists no board `virt`".to_owned()));
         }
         let devices = qemu.answer(&["-device", "help"])?;
         let has_device = |name: &str| devices.contains(&format!("name \"{name}\""));

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::io::{self, Write as _};
 
+use same_file::Handle;
+
 /// Writes a line to standard error, as [`eprintln!`] does: `tell!("{} packages", count)`.
 #[macro_export]
 macro_rules! tell {
@@ -14,6 +16,11 @@ macro_rules! tell {
 #[macro_export]
 macro_rules! show {
     ($($line:tt)*) => { $crate::terminal::to_stdout(format_args!($($line)*)) };
+}
+
+/// Whether standard output and standard error are the same terminal, file or pipe.
+pub fn outputs_are_one() -> bool {
+    matches!((Handle::stdout(), Handle::stderr()), (Ok(stdout), Ok(stderr)) if stdout == stderr)
 }
 
 /// What [`tell!`] does.

@@ -13,6 +13,7 @@ if [ "$FAKE_QEMU" = refuse ]; then
     exit 1
 fi
 echo "runstate_set current_run_state 6 (prelaunch) new_state 9 (running)" >&2
+[ "$FAKE_QEMU" = silent ] && exit 1
 echo "arguments: $*"
 printf '\036{"record":"hello","number":1}\r\n'
 case "$FAKE_QEMU" in

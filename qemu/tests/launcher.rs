@@ -31,11 +31,15 @@ impl Folder {
 
     /// Runs kernel and disk of this folder in the fake QEMU.
     fn launch(&self, behaviour: &str, sha256: &str, more: &[&str]) -> Output {
+        self.command(behaviour, sha256, more).output().unwrap()
+    }
+
+    fn command(&self, behaviour: &str, sha256: &str, more: &[&str]) -> Command {
         let mut command = launcher();
         command.arg("--qemu").arg(FAKE).arg("--kernel").arg(self.path("kernel")).arg("--disk").arg(self.path("disk"));
         command.arg("--json").arg(self.path("report.json")).args(more);
         command.env("FAKE_QEMU", behaviour).env("FAKE_QEMU_SHA256", sha256).env("FAKE_QEMU_DEVICES", "");
-        command.output().unwrap()
+        command
     }
 
     fn report(&self) -> Value {
@@ -80,13 +84,34 @@ fn a_panic_is_reported_with_the_console_s_end() {
     let folder = Folder::new();
     let output = folder.launch("panic", "", &["hello"]);
     assert_eq!(output.status.code(), Some(101));
-    assert!(stderr(&output).contains("  | panicked at line 1\n"));
+    let end = "last lines of the console:\n";
+    assert!(stderr(&output).contains(end) && stderr(&output).contains("  | panicked at line 1\n"));
     assert!(stderr(&output).contains("error: the kernel panicked"));
     let report = folder.report();
     assert_eq!(report["scenario"], "hello");
     assert_eq!(report["exit_status"], 101);
     assert_eq!(report["records"][0]["number"], 1);
     assert_eq!(report["qemu_version"], "QEMU emulator version 99.0 (fake)");
+}
+
+#[test]
+fn the_console_s_end_is_not_repeated_where_it_is_to_be_seen() {
+    let folder = Folder::new();
+    let one = fs::File::create(folder.path("one")).unwrap();
+    let mut command = folder.command("panic", "", &["hello"]);
+    command.stdout(one.try_clone().unwrap()).stderr(one);
+    assert_eq!(command.status().unwrap().code(), Some(101));
+    let told = fs::read_to_string(folder.path("one")).unwrap();
+    assert_eq!(told.matches("panicked at line 1").count(), 1, "{told}");
+    assert!(!told.contains("last lines of the console"), "{told}");
+}
+
+#[test]
+fn a_silent_console_is_called_so() {
+    let silent = Folder::new().launch("silent", "", &["hello"]);
+    assert_eq!(silent.status.code(), Some(1), "{}", stderr(&silent));
+    assert!(stderr(&silent).contains("the console shows nothing\n"), "{}", stderr(&silent));
+    assert!(!stderr(&silent).contains("last lines of the console"), "{}", stderr(&silent));
 }
 
 #[test]
@@ -150,6 +175,11 @@ fn careless_input_gets_one_clear_line() {
         (vec!["--smp", "0"], "1..=255"),
         (vec!["--smp", "9", "--gic", "2"], "at most 8 CPUs"),
         (vec!["--cpu", ""], "cortex-a57"),
+        (vec!["--cpu", "cortex-a15"], "AArch64"),
+        (vec!["--cpu", "cortex-a7,pmu=off"], "AArch64"),
+        (vec!["--gdb", "1234"], "--gdb=1234"),
+        (vec!["--gdb", "abc"], "--gdb=abc"),
+        (vec!["hello", "--trace", "a file"], "--trace=a file"),
         (vec!["--timeout", "0"], "--timeout"),
         (vec!["--gdb=70000"], "65535"),
         (vec!["--nonsense"], "--nonsense"),
@@ -157,6 +187,9 @@ fn careless_input_gets_one_clear_line() {
         (vec!["--kernel", missing, "--qemu", FAKE], missing),
         (vec!["--kernel", kernel, "--qemu", missing], missing),
         (vec!["--kernel", kernel, "--qemu", "/bin/echo"], "no QEMU"),
+        (vec!["--kernel", kernel, "--qemu", "/bin/ls"], "qemu-system-aarch64"),
+        // No kernel is read, let alone built, for a QEMU that is none.
+        (vec!["--kernel", "/no/such/kernel", "--qemu", missing], missing),
         (vec!["--kernel", kernel, "--qemu", FAKE, "--json", "/no/such/folder/file"], "/no/such/folder/file"),
         (vec!["--kernel", kernel, "--qemu", FAKE, "--trace=/no/such/folder/file"], "/no/such/folder/file"),
     ] {
