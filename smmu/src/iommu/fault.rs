@@ -10,7 +10,7 @@ use super::fwspec::Phandle;
 use crate::addr::Iova;
 use crate::arch::event::{Access, AccessDirection, Event, EventKind};
 
-/// Reports of one device that are due within [`WINDOW`] at most.
+/// Reports of one stream that are due within [`WINDOW`] at most.
 const DUE_PER_WINDOW: u32 = 8;
 /// What [`DUE_PER_WINDOW`] counts for.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -22,12 +22,12 @@ pub struct FaultReport {
     pub iommu: Phandle,
     /// The device with that StreamID, if one was added.
     pub device: Option<Arc<Device>>,
-    /// How often the device has faulted by now, this time included; 1 for an unknown device.
+    /// How often the device has faulted by now, this time included. Unknown devices are counted together.
     pub count: u64,
     /// The event.
     pub event: Event,
     /// Whether the report is worth a line. The first of a kind is, then the 16th, the 256th and so on, but no more than
-    /// eight a second for one device. The count goes on all the time: nothing is lost by keeping quiet.
+    /// eight a second for one stream. The count goes on all the time: nothing is lost by keeping quiet.
     pub is_due: bool,
 }
 
@@ -41,7 +41,8 @@ impl fmt::Display for FaultReport {
         }
         write!(f, "{}", self.event)?;
         if self.count > 1 {
-            write!(f, " [{} faults so far]", self.count)?;
+            let of = if self.device.is_some() { "" } else { " of unknown devices" };
+            write!(f, " [{} faults{of} so far]", self.count)?;
         }
         Ok(())
     }
@@ -50,7 +51,7 @@ impl fmt::Display for FaultReport {
 /// What events have in common that say the same over again: the kind, the direction, the page.
 type Signature = (Discriminant<EventKind>, Option<AccessDirection>, u64);
 
-/// Decides which of a device's faults are worth a line.
+/// Decides which of a stream's faults are worth a line.
 #[derive(Debug)]
 pub(super) struct Throttle {
     last: Option<Signature>,

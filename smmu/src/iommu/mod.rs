@@ -9,6 +9,8 @@ mod client;
 mod domain;
 mod error;
 mod fault;
+mod fault_counts;
+mod fault_handler;
 pub mod fwspec;
 mod registry;
 #[cfg(test)]
@@ -19,4 +21,6 @@ pub use client::Device;
 pub use domain::PagingDomain;
 pub use error::{IommuError, UnmapError};
 pub use fault::FaultReport;
+pub use fault_counts::FaultCounts;
+pub use fault_handler::FaultHandler;
 pub use registry::{Configuration, Iommus};

@@ -1,5 +1,6 @@
 //! The registry: SMMU instances by phandle, devices by StreamID, and how the two come together.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -10,6 +11,7 @@ use lock_api::Mutex;
 use super::attachment::{Attachment, Port};
 use super::domain::PagingDomain;
 use super::fault::{FaultReport, Throttle};
+use super::fault_counts::FaultCounts;
 use super::fwspec::{Fwspec, Phandle};
 use super::{Device, IommuError};
 use crate::addr::StreamId;
@@ -32,6 +34,8 @@ pub enum Configuration<P: Platform> {
 pub struct Iommus<P: Platform> {
     platform: &'static P,
     registry: Mutex<P::Lock, Registry<P>>,
+    /// Events of streams that no device has.
+    strangers: FaultCounts,
 }
 
 struct Registry<P: Platform> {
@@ -52,7 +56,7 @@ impl<P: Platform> Iommus<P> {
     #[must_use]
     pub const fn new(platform: &'static P) -> Self {
         let registry = Registry { instances: BTreeMap::new(), devices: BTreeMap::new(), strangers: Throttle::new() };
-        Self { platform, registry: Mutex::new(registry) }
+        Self { platform, registry: Mutex::new(registry), strangers: FaultCounts::new() }
     }
 
     /// Adds an SMMU under the phandle that firmware refers to it by.
@@ -82,7 +86,8 @@ impl<P: Platform> Iommus<P> {
                 return Err(IommuError::StreamShared { stream: entry.stream_id, owner, device: name });
             }
         }
-        let device = Arc::new(Device::new(name, fwspec));
+        let handler = Box::new(Mutex::<P::Lock, _>::new(None));
+        let device = Arc::new(Device::new(name, fwspec, handler));
         for entry in device.fwspec().entries() {
             let owner = Owner { device: Arc::clone(&device), throttle: Throttle::new() };
             registry.devices.insert((entry.iommu, entry.stream_id), owner);
@@ -129,16 +134,31 @@ impl<P: Platform> Iommus<P> {
         Ok(fwspec.entries().iter().filter_map(port).collect())
     }
 
-    /// Attributes an event of an instance to the device behind it, and counts it there.
+    /// How many events came from streams that no device has, and which.
+    #[must_use]
+    pub fn strangers(&self) -> &FaultCounts {
+        &self.strangers
+    }
+
+    /// Attributes an event of an instance to the device behind it, counts it there, and tells the device's
+    /// [handler](Device::on_fault).
     pub fn attribute(&self, iommu: Phandle, event: Event) -> FaultReport {
+        let (device, is_due) = self.owner(iommu, &event);
+        let counts = device.as_ref().map_or(&self.strangers, |device| device.fault_counts());
+        let report = FaultReport { iommu, count: counts.count(&event), device, event, is_due };
+        if let Some(handler) = report.device.as_ref().and_then(|device| device.fault_handler()) {
+            handler.fault(&report);
+        }
+        report
+    }
+
+    /// Whose an event is, and whether its report is due.
+    fn owner(&self, iommu: Phandle, event: &Event) -> (Option<Arc<Device>>, bool) {
         let now = self.platform.now();
         let mut registry = self.registry.lock();
-        let Some(owner) = registry.devices.get_mut(&(iommu, event.source.stream)) else {
-            let is_due = registry.strangers.admit(&event, now);
-            return FaultReport { iommu, device: None, count: 1, event, is_due };
-        };
-        let is_due = owner.throttle.admit(&event, now);
-        let device = Arc::clone(&owner.device);
-        FaultReport { iommu, count: device.count_fault(), device: Some(device), event, is_due }
+        match registry.devices.get_mut(&(iommu, event.source.stream)) {
+            Some(owner) => (Some(Arc::clone(&owner.device)), owner.throttle.admit(event, now)),
+            None => (None, registry.strangers.admit(event, now)),
+        }
     }
 }

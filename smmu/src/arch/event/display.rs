@@ -7,31 +7,67 @@ use super::{
 };
 
 impl EventKind {
+    /// The event number: the low byte of the record (IHI 0070, 7.3).
+    #[must_use]
+    pub const fn number(&self) -> u8 {
+        match *self {
+            Self::Uut { .. } => 0x01,
+            Self::BadStreamId => 0x02,
+            Self::Fetch(FetchFault { kind: FetchKind::Ste, .. }) => 0x03,
+            Self::BadSte => 0x04,
+            Self::BadAtsTreq { .. } => 0x05,
+            Self::StreamDisabled => 0x06,
+            Self::TranslForbidden { .. } => 0x07,
+            Self::BadSubstreamId => 0x08,
+            Self::Fetch(FetchFault { kind: FetchKind::Cd, .. }) => 0x09,
+            Self::BadCd => 0x0a,
+            Self::WalkEabt { .. } => 0x0b,
+            Self::Translation(TranslationFault { kind: FaultKind::Translation, .. }) => 0x10,
+            Self::Translation(TranslationFault { kind: FaultKind::AddrSize, .. }) => 0x11,
+            Self::Translation(TranslationFault { kind: FaultKind::Access, .. }) => 0x12,
+            Self::Translation(TranslationFault { kind: FaultKind::Permission, .. }) => 0x13,
+            Self::TlbConflict { .. } => 0x20,
+            Self::CfgConflict { .. } => 0x21,
+            Self::PageRequest { .. } => 0x24,
+            Self::Fetch(FetchFault { kind: FetchKind::Vms, .. }) => 0x25,
+            Self::Unknown { number, .. } => number,
+        }
+    }
+
     /// The architecture's name of the event.
     #[must_use]
     pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Uut { .. } => "F_UUT",
-            Self::BadStreamId => "C_BAD_STREAMID",
-            Self::Fetch(FetchFault { kind: FetchKind::Ste, .. }) => "F_STE_FETCH",
-            Self::Fetch(FetchFault { kind: FetchKind::Cd, .. }) => "F_CD_FETCH",
-            Self::Fetch(FetchFault { kind: FetchKind::Vms, .. }) => "F_VMS_FETCH",
-            Self::BadSte => "C_BAD_STE",
-            Self::BadAtsTreq { .. } => "F_BAD_ATS_TREQ",
-            Self::StreamDisabled => "F_STREAM_DISABLED",
-            Self::TranslForbidden { .. } => "F_TRANSL_FORBIDDEN",
-            Self::BadSubstreamId => "C_BAD_SUBSTREAMID",
-            Self::BadCd => "C_BAD_CD",
-            Self::WalkEabt { .. } => "F_WALK_EABT",
-            Self::Translation(TranslationFault { kind: FaultKind::Translation, .. }) => "F_TRANSLATION",
-            Self::Translation(TranslationFault { kind: FaultKind::AddrSize, .. }) => "F_ADDR_SIZE",
-            Self::Translation(TranslationFault { kind: FaultKind::Access, .. }) => "F_ACCESS",
-            Self::Translation(TranslationFault { kind: FaultKind::Permission, .. }) => "F_PERMISSION",
-            Self::TlbConflict { .. } => "F_TLB_CONFLICT",
-            Self::CfgConflict { .. } => "F_CFG_CONFLICT",
-            Self::PageRequest { .. } => "E_PAGE_REQUEST",
-            Self::Unknown { .. } => "unknown event",
+        match Self::name_of(self.number()) {
+            Some(name) => name,
+            None => "unknown event",
         }
+    }
+
+    /// The architecture's name of the events with this number, if it has one.
+    #[must_use]
+    pub const fn name_of(number: u8) -> Option<&'static str> {
+        Some(match number {
+            0x01 => "F_UUT",
+            0x02 => "C_BAD_STREAMID",
+            0x03 => "F_STE_FETCH",
+            0x04 => "C_BAD_STE",
+            0x05 => "F_BAD_ATS_TREQ",
+            0x06 => "F_STREAM_DISABLED",
+            0x07 => "F_TRANSL_FORBIDDEN",
+            0x08 => "C_BAD_SUBSTREAMID",
+            0x09 => "F_CD_FETCH",
+            0x0a => "C_BAD_CD",
+            0x0b => "F_WALK_EABT",
+            0x10 => "F_TRANSLATION",
+            0x11 => "F_ADDR_SIZE",
+            0x12 => "F_ACCESS",
+            0x13 => "F_PERMISSION",
+            0x20 => "F_TLB_CONFLICT",
+            0x21 => "F_CFG_CONFLICT",
+            0x24 => "E_PAGE_REQUEST",
+            0x25 => "F_VMS_FETCH",
+            _ => return None,
+        })
     }
 }
 

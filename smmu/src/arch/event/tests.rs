@@ -73,6 +73,7 @@ fn r24_numbers() {
     for number in 0..=0xff {
         let expected = names.iter().find(|(known, _)| *known == number).map_or("unknown event", |(_, name)| name);
         assert_eq!(kind(number, [JUNK; 3]).name(), expected, "{number:#x}");
+        assert_eq!(u64::from(kind(number, [JUNK; 3]).number()), number);
         assert_eq!(kind(number, [0; 3]).name(), expected, "{number:#x}");
     }
 }

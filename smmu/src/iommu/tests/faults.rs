@@ -1,9 +1,12 @@
 //! Events find their device.
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::arch::event::Event;
+use crate::iommu::{FaultHandler, FaultReport};
 
 /// An F_TRANSLATION: a write to 0x1000.
 fn write_by(stream: u64) -> Event {
@@ -33,7 +36,9 @@ fn an_event_of_nobody_is_reported_as_such() {
         assert!(report.device.is_none());
         assert!(report.to_string().starts_with("unknown device, "), "{report}");
     }
-    assert_eq!(device.faults(), 0);
+    assert_eq!((device.faults(), system.iommus.strangers().total()), (0, 3));
+    let report = system.iommus.attribute(A, write_by(0x22)).to_string();
+    assert!(report.ends_with("[4 faults of unknown devices so far]"), "{report}");
 }
 
 #[test]
@@ -56,4 +61,44 @@ fn events_go_from_the_queue_to_the_device() {
     let mut due = 0;
     system.a.smmu.drain_events(|event| due += u32::from(system.iommus.attribute(A, event).is_due));
     assert_eq!((device.faults(), due), (3, 1));
+}
+
+#[test]
+fn a_storm_is_counted_to_the_last_event() {
+    let system = System::new().registered();
+    let device = system.device();
+    let due = (0..1000).filter(|_| system.iommus.attribute(A, write_by(0x11)).is_due).count();
+    (0..10).for_each(|_| _ = system.iommus.attribute(B, Event::decode([0x22 << 32 | 0x04, 0, 0, 0])));
+    assert_eq!((due, device.faults()), (3, 1010));
+    assert_eq!(device.fault_counts().to_string(), "1010 faults: 10 C_BAD_STE, 1000 F_TRANSLATION");
+}
+
+#[test]
+fn the_owner_hears_of_every_fault_and_may_ask_back() {
+    /// Asks for all that the registry and the device have, as a handler may.
+    struct Owner(&'static System, AtomicU64);
+
+    impl FaultHandler for Owner {
+        fn fault(&self, report: &FaultReport) {
+            let device = report.device.as_ref().unwrap();
+            assert_eq!(report.count, device.faults());
+            // A lock that is held would be waited for, for ever.
+            assert!(self.0.iommus.register(A, Arc::clone(&self.0.a.smmu)).is_err());
+            assert!(device.on_fault(None).is_some());
+            device.on_fault(Some(Arc::new(|_: &FaultReport| ())));
+            self.1.store(report.count, Ordering::Relaxed);
+        }
+    }
+
+    let system: &'static System = Box::leak(Box::new(System::new().registered()));
+    let device = system.device();
+    let owner = Arc::new(Owner(system, AtomicU64::new(0)));
+    for count in 1..=40 {
+        device.on_fault(Some(Arc::<Owner>::clone(&owner)));
+        system.iommus.attribute(A, write_by(0x11));
+        assert_eq!(owner.1.load(Ordering::Relaxed), count, "due or not");
+    }
+    device.on_fault(None);
+    system.iommus.attribute(A, write_by(0x11));
+    assert_eq!(owner.1.load(Ordering::Relaxed), 40);
 }
