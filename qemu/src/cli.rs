@@ -122,7 +122,7 @@ impl Arguments {
 
     /// The machine for the scenario over the disk file `disk`.
     pub(crate) fn machine(&self, disk: &Path) -> Machine {
-        let mut machine = Machine::demo(disk);
+        let mut machine = self.scenario.machine(disk);
         machine.cpu.clone_from(&self.cpu);
         machine.cpus = self.smp;
         machine.memory_mib = self.memory;

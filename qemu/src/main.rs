@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 
 fn list() {
     for scenario in scenario::SCENARIOS {
-        qemu::show!("{:18} {}\n{:18} on: {}", scenario.name, scenario.shows, "", scenario.machine);
+        qemu::show!("{:18} {}\n{:18} on: {}", scenario.name, scenario.shows, "", scenario.devices);
     }
 }
 

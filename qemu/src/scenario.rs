@@ -1,4 +1,10 @@
-//! What the kernel can be told to show.
+//! What the kernel can be told to show, and on which machine.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::device::{Device, DeviceKind};
+use crate::machine::Machine;
 
 /// One scenario of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,80 +13,117 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it shows, in one line.
     pub shows: &'static str,
-    /// The machine it runs on, in one line.
-    pub machine: &'static str,
+    /// The devices of the machine it runs on.
+    pub devices: Devices,
     /// Whether the kernel reads the whole disk and reports its SHA-256.
     pub reads_disk: bool,
 }
 
-const DEMO_MACHINE: &str = "disk, random bytes, edu and iommu-testdev behind an SMMUv3";
+/// The devices of a scenario's machine, all of them behind an SMMUv3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Devices {
+    /// A disk, a source of random bytes, and two devices that do what they should not.
+    Demo,
+    /// The latter two, and one more on a bus of its own.
+    Strays,
+}
+
+impl Devices {
+    /// The devices themselves, in the order of their slots, with the file `disk` on the disk.
+    pub fn list(self, disk: &Path) -> Vec<Device> {
+        match self {
+            Self::Demo => Machine::demo(disk).devices,
+            Self::Strays => vec![
+                Device::new(DeviceKind::Edu),
+                Device::new(DeviceKind::IommuTestdev),
+                Device::root_port("port1", 1),
+                Device::new(DeviceKind::IommuTestdev).on_bus("port1"),
+            ],
+        }
+    }
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Demo => "disk, random bytes, edu and iommu-testdev behind an SMMUv3",
+            Self::Strays => "edu, and an iommu-testdev on each of two buses, behind an SMMUv3",
+        })
+    }
+}
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: [Scenario; 11] = [
+pub const SCENARIOS: [Scenario; 12] = [
     Scenario {
         name: "demo",
         shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
-        machine: DEMO_MACHINE,
+        devices: Devices::Demo,
         reads_disk: true,
+    },
+    Scenario {
+        name: "events",
+        shows: "every event that QEMU's SMMU can raise, raised by a device and decoded",
+        devices: Devices::Strays,
+        reads_disk: false,
     },
     Scenario {
         name: "hello",
         shows: "boot: where the image and its heap are, and how much memory there is",
-        machine: DEMO_MACHINE,
+        devices: Devices::Demo,
         reads_disk: false,
     },
     Scenario {
         name: "timer",
         shows: "three interrupts of the architected timer",
-        machine: DEMO_MACHINE,
+        devices: Devices::Demo,
         reads_disk: false,
     },
     Scenario {
         name: "memory",
         shows: "memory for devices taken by size and alignment, and given back",
-        machine: DEMO_MACHINE,
+        devices: Devices::Demo,
         reads_disk: false,
     },
     Scenario {
         name: "exception",
         shows: "the kernel faults on purpose: register dump, decoded syndrome, backtrace (exit status 102)",
-        machine: DEMO_MACHINE,
+        devices: Devices::Demo,
         reads_disk: false,
     },
     Scenario {
         name: "guard-page",
         shows: "the kernel overflows its stack on purpose and is stopped by the guard page (exit status 102)",
-        machine: DEMO_MACHINE,
+        devices: Devices::Demo,
         reads_disk: false,
     },
     Scenario {
         name: "write-text",
         shows: "the kernel writes to its own code on purpose and is stopped (exit status 102)",
-        machine: DEMO_MACHINE,
+        devices: Devices::Demo,
         reads_disk: false,
     },
     Scenario {
         name: "execute-data",
         shows: "the kernel jumps into data on purpose and is stopped (exit status 102)",
-        machine: DEMO_MACHINE,
+        devices: Devices::Demo,
         reads_disk: false,
     },
     Scenario {
         name: "panic",
         shows: "the kernel panics on purpose: message and backtrace (exit status 101)",
-        machine: DEMO_MACHINE,
+        devices: Devices::Demo,
         reads_disk: false,
     },
     Scenario {
         name: "handler-fault",
         shows: "the kernel faults on purpose in an interrupt handler (exit status 102)",
-        machine: DEMO_MACHINE,
+        devices: Devices::Demo,
         reads_disk: false,
     },
     Scenario {
         name: "stale-translation",
         shows: "an invalidation is left out on purpose, and the stale translation is seen",
-        machine: DEMO_MACHINE,
+        devices: Devices::Demo,
         reads_disk: false,
     },
 ];
@@ -89,5 +132,10 @@ impl Scenario {
     /// The scenario called `name`.
     pub fn by_name(name: &str) -> Option<&'static Self> {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// The machine it runs on, with the file `disk` on its disk.
+    pub fn machine(&self, disk: &Path) -> Machine {
+        Machine { devices: self.devices.list(disk), ..Machine::default() }
     }
 }

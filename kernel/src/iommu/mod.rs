@@ -13,7 +13,7 @@ pub use bind::{BindError, Bound, add_devices};
 pub use bring_up::{Instance, bring_up_all};
 pub use counts::{Counts, counts};
 pub use device_dma::SmmuDma;
-pub use faults::poll;
+pub use faults::{observe, poll};
 
 use smmu::iommu::Iommus;
 

@@ -4,14 +4,18 @@
 
 mod base;
 mod demo;
+mod events;
 mod faults;
+mod sabotage;
 mod stale_translation;
 mod system;
+
+use alloc::string::String;
 
 use crate::arguments::Arguments;
 use crate::devicetree::DeviceTree;
 use crate::power::ExitCode;
-use crate::println;
+use crate::{println, record};
 
 /// What a scenario gets to work with.
 pub struct Context {
@@ -39,6 +43,7 @@ pub const SCENARIOS: &[Scenario] = &[
         description: "an invalidation left out on purpose, and what a device can do then",
         run: stale_translation::run,
     },
+    Scenario { name: "events", description: "every event that QEMU's SMMU can raise, decoded", run: events::run },
     Scenario { name: "hello", description: "boot, say what was found, and exit", run: base::run },
     Scenario { name: "timer", description: "three interrupts of the architected timer", run: base::timer },
     Scenario { name: "memory", description: "DMA memory taken and given back", run: base::memory },
@@ -49,6 +54,18 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "panic", description: "panic: a backtrace, exit 101", run: faults::panic },
     Scenario { name: "handler-fault", description: "fault in an interrupt handler: exit 102", run: faults::in_handler },
 ];
+
+/// The end of a scenario that went well or says what went wrong.
+fn exit_code(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::Success,
+        Err(error) => {
+            println!("\nFAILED: {error}");
+            record!("failure", "message" => error.as_str());
+            ExitCode::Failure
+        }
+    }
+}
 
 /// Runs the scenario called `name`, or the default one.
 pub fn run(name: Option<&str>, context: &Context) -> ExitCode {

@@ -33,20 +33,14 @@ const WRITTEN: u64 = 0x5757_5757_5757_5757;
 const BLANK: u64 = 0;
 
 pub(super) fn run(context: &Context) -> ExitCode {
-    match show(context) {
-        Ok(()) => ExitCode::Success,
-        Err(error) => {
-            println!("\nFAILED: {error}");
-            ExitCode::Failure
-        }
-    }
+    super::exit_code(show(context))
 }
 
 fn show(context: &Context) -> Result<(), String> {
     let mut system = System::discover(context)?;
     let smmu = system.smmus.first().map(|instance| Arc::clone(&instance.smmu)).ok_or("no SMMU")?;
     let endpoint = system.endpoint(DriverKind::Edu)?;
-    let stream = endpoint.device()?.fwspec().entries().first().ok_or("edu is behind no SMMU")?.stream_id;
+    let stream = endpoint.stream()?;
     let mut edu = Edu::new(&mut endpoint.function).map_err(|error| error.to_string())?;
     let space = Space::new(&smmu)?;
     smmu.attach(stream, &space.entry).map_err(|error| error.to_string())?;

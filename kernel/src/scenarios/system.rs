@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use smmu::addr::StreamId;
 use smmu::firmware;
 use smmu::iommu::Device;
 
@@ -61,6 +62,13 @@ impl System {
 }
 
 impl Endpoint {
+    /// The StreamID of the device's DMA: the first one, where it has several.
+    pub(super) fn stream(&self) -> Result<StreamId, String> {
+        let device = self.device()?;
+        let entry = device.fwspec().entries().first();
+        entry.map(|entry| entry.stream_id).ok_or_else(|| format!("{device} is behind no SMMU"))
+    }
+
     /// The device as the IOMMU core knows it.
     pub(super) fn device(&self) -> Result<Arc<Device>, String> {
         self.device.clone()

@@ -10,10 +10,11 @@ use qemu::devicetree::{Tree, TreeError};
 use qemu::disk::Disk;
 use qemu::kernel::Kernel;
 use qemu::locate::{self, ADVICE};
-use qemu::machine::Machine;
+use qemu::machine::{Iommu, Machine};
 use qemu::outcome::Outcome;
 use qemu::program::Qemu;
 use qemu::run::{Run, RunResult};
+use qemu::scenario::Scenario;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -62,6 +63,17 @@ impl Boot {
     pub(crate) fn new(scenario: &str, machine: Machine) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self { machine, bootargs: format!("scenario={scenario}"), is_logged: false, folder }
+    }
+
+    /// A boot into the scenario `scenario` on its own machine.
+    pub(crate) fn of(scenario: &str) -> Self {
+        Self::new(scenario, Scenario::by_name(scenario).unwrap().machine(&DISK.path))
+    }
+
+    /// Puts the machine's devices behind `iommu`.
+    pub(crate) fn on(mut self, iommu: Iommu) -> Self {
+        self.machine.iommu = iommu;
+        self
     }
 
     /// Tells the kernel `argument` as well.

@@ -8,6 +8,7 @@ mod boot;
 mod broken_firmware;
 mod demo;
 mod disks;
+mod events;
 mod faults;
 mod image;
 mod isolation;

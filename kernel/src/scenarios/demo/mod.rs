@@ -19,14 +19,7 @@ const NO_LIMIT: u64 = u64::MAX;
 
 /// Runs all parts; what does not work ends it.
 pub(super) fn run(context: &Context) -> ExitCode {
-    match parts(context) {
-        Ok(()) => ExitCode::Success,
-        Err(error) => {
-            println!("\nFAILED: {error}");
-            record!("failure", "message" => error.as_str());
-            ExitCode::Failure
-        }
-    }
+    super::exit_code(parts(context))
 }
 
 fn parts(context: &Context) -> Result<(), String> {

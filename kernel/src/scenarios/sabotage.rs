@@ -1,0 +1,54 @@
+//! What goes wrong with an SMMU that no driver can be talked into: its memory and registers, behind the driver's back.
+//!
+//! All of it is found through the SMMU's own registers, as firmware or another owner of the machine could.
+
+use alloc::string::{String, ToString};
+use core::sync::atomic::AtomicU64;
+
+use smmu::addr::{PhysAddr, StreamId};
+use smmu::arch::registers::{STRTAB_BASE, STRTAB_BASE_CFG};
+use smmu::mmio::Mmio;
+use smmu::platform::{Platform, Registers};
+
+use crate::iommu::Instance;
+use crate::memory;
+use crate::platform::PLATFORM;
+
+/// A second hand on an SMMU's registers and memory.
+pub(super) struct Sabotage {
+    registers: Mmio,
+}
+
+impl Sabotage {
+    /// Lays hand on an SMMU that is up.
+    pub(super) fn new(instance: &Instance) -> Result<Self, String> {
+        let size_bytes = instance.node.size_bytes as usize;
+        let base = memory::map_mmio(instance.node.base, size_bytes).map_err(|error| error.to_string())?;
+        // SAFETY: mapped for good. The driver uses them too: each access is whole all the same, and what is written here
+        // leads the SMMU to nothing but memory that the kernel has for it.
+        let registers = unsafe { Mmio::new(base, size_bytes) }.map_err(|error| error.to_string())?;
+        Ok(Self { registers })
+    }
+
+    /// The level-1 descriptor of `stream`'s part of a two-level stream table.
+    pub(super) fn level1_descriptor(&self, stream: StreamId) -> Result<&'static AtomicU64, String> {
+        let config = STRTAB_BASE_CFG.value(self.registers.read32(STRTAB_BASE_CFG.offset()));
+        if !config.matches_all(STRTAB_BASE_CFG::FMT::TwoLevel) {
+            return Err("the stream table has one level alone".into());
+        }
+        let base = STRTAB_BASE.value(self.registers.read64(STRTAB_BASE.offset())).read(STRTAB_BASE::ADDR) << 6;
+        let index = u64::from(stream.get()) >> config.read(STRTAB_BASE_CFG::SPLIT);
+        let limit = 1 << config.read(STRTAB_BASE_CFG::LOG2SIZE).saturating_sub(config.read(STRTAB_BASE_CFG::SPLIT));
+        if index >= limit {
+            return Err(alloc::format!("the stream table has no part for stream {stream}"));
+        }
+        Ok(word(PhysAddr::new(base + index * 8)))
+    }
+}
+
+/// A word of memory that the driver has given its SMMU.
+fn word(physical: PhysAddr) -> &'static AtomicU64 {
+    // SAFETY: the address was computed from what the driver wrote to registers of an SMMU that is up, so it is in DMA memory
+    // that stays allocated; the driver, too, takes it for an atomic word.
+    unsafe { PLATFORM.pointer(physical).cast().as_ref() }
+}
