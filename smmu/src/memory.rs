@@ -40,6 +40,17 @@ impl<P: Platform> DmaMemory<P> {
         Ok(Self { platform, block, kept: AtomicBool::new(false) })
     }
 
+    /// Memory that somebody else allocated and left to this crate, which never gives it back; `None` where the platform
+    /// gives no access. What is in it is not to be trusted.
+    pub(crate) fn foreign(platform: &'static P, physical: PhysAddr, size_bytes: usize) -> Option<Self> {
+        let pointer = platform.foreign(physical, size_bytes)?;
+        if size_bytes == 0 || !size_bytes.is_multiple_of(8) || !pointer.cast::<AtomicU64>().is_aligned() {
+            return None;
+        }
+        let block = DmaBlock { pointer, physical, size_bytes, alignment_bytes: 8 };
+        Some(Self { platform, block, kept: AtomicBool::new(true) })
+    }
+
     /// Where the SMMU finds the block.
     #[must_use]
     pub fn physical(&self) -> PhysAddr {
@@ -55,7 +66,7 @@ impl<P: Platform> DmaMemory<P> {
     /// The block's words. Values are little-endian in memory; use [`u64::to_le`] and [`u64::from_le`].
     #[must_use]
     pub fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the platform promises valid, zeroed, exclusive memory of this size and alignment until it is freed.
+        // SAFETY: the platform promises valid, exclusive memory of this size and alignment until it is freed, or for good.
         unsafe { core::slice::from_raw_parts(self.block.pointer.cast().as_ptr(), self.block.size_bytes / 8) }
     }
 

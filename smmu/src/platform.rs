@@ -66,6 +66,8 @@ impl core::error::Error for OutOfDmaMemory {}
 ///   `pointer`, zeroed, aligned and sized as asked, used by nobody else until it is freed, and found by the
 ///   SMMU at `physical`, contiguously;
 /// * make [`pointer`](Self::pointer) the inverse of that mapping for all memory that `allocate` gave out;
+/// * return from [`foreign`](Self::foreign) only memory that is valid for reads and writes, for good, and that nobody but
+///   the crate and the SMMU writes from then on;
 /// * make the barriers order accesses as their documentation says.
 pub unsafe trait Platform: Sync + 'static {
     /// How registers are reached.
@@ -92,6 +94,15 @@ pub unsafe trait Platform: Sync + 'static {
 
     /// Where the CPU sees memory that [`allocate`](Self::allocate) returned, or any byte inside it.
     fn pointer(&self, physical: PhysAddr) -> NonNull<u8>;
+
+    /// Where the CPU sees `size_bytes` bytes at `physical`, which a former owner of an SMMU left in memory for it: stream
+    /// tables and context descriptors, to be adopted ([`BootPolicy::Adopt`](crate::device::BootPolicy::Adopt)). `None` if
+    /// not all of it is ordinary memory that was kept free for that; the address comes from registers and tables that
+    /// nobody vouches for. `None` throughout, unless said otherwise: then nothing can be adopted.
+    fn foreign(&self, physical: PhysAddr, size_bytes: usize) -> Option<NonNull<u8>> {
+        let _ = (physical, size_bytes);
+        None
+    }
 
     /// Where hardware sees the byte at `pointer`, or `None` if that is not ordinary memory. For buffers that a driver
     /// hands to a device: any memory of the kernel, not only what [`allocate`](Self::allocate) returned.

@@ -18,6 +18,7 @@ impl<P: Platform> Smmu<P> {
     /// changed. After any other error the stream aborts, or the SMMU does not answer any more: then it is
     /// [`DeviceError::StreamStuck`], and what `entry` points at must be kept.
     pub fn attach(&self, stream: StreamId, entry: &StreamTableEntry) -> Result<(), DeviceError> {
+        self.lifecycle.check_running()?;
         let slot = self.streams.claim(stream)?;
         slot.prepare(entry);
         // The words of an entry may be read in any order and kept: what is left of the old ones must go before word 0
@@ -42,6 +43,7 @@ impl<P: Platform> Smmu<P> {
     ///
     /// [`DeviceError::StreamNotAttached`] if it was not; [`DeviceError::StreamStuck`] if the SMMU does not answer.
     pub fn detach(&self, stream: StreamId) -> Result<(), DeviceError> {
+        self.lifecycle.check_running()?;
         let slot = self.streams.reclaim(stream)?;
         self.retract(stream, &slot)
     }

@@ -5,19 +5,26 @@
 
 use core::time::Duration;
 
-use super::control::Control;
-use super::features::Features;
-use super::{DeviceError, Smmu};
+use lock_api::Mutex;
+
+use super::command_queue::{CommandQueue, LOG2_COMMANDS};
+use super::control::{CR0_KNOWN, Control};
+use super::event_queue::{self, LOG2_EVENTS};
+use super::global_error::GlobalErrors;
+use super::identifiers::Identifiers;
+use super::interrupts::Interrupts;
+use super::lifecycle::Lifecycle;
+use super::modes::Modes;
+use super::page_requests::{self, LOG2_PAGE_REQUESTS};
+use super::record_queue::RecordQueue;
+use super::stream_table::StreamTable;
+use super::{BootPolicy, DeviceError, Features, Smmu, Takeover};
 use crate::arch::command::Command;
-use crate::arch::registers::{
-    CR0, CR0ACK, CR1, CR2, EVENTQ_IRQ_CFG0, GBPA, GERROR_IRQ_CFG0, IRQ_CTRL, IRQ_CTRLACK, STRTAB_BASE, STRTAB_BASE_CFG,
-};
+use crate::arch::registers::{CR0, CR0ACK, CR1, CR2, GBPA, STRTAB_BASE, STRTAB_BASE_CFG};
 use crate::platform::Platform;
 
-/// Looks at the hardware, stops it with all traffic aborted, and says what it can do. What turns out to be of no use is
-/// left in that state too.
-pub(super) fn quiesce<P: Platform>(control: &Control<P>, firmware_coherent: bool) -> Result<Features, DeviceError> {
-    let features = Features::read(control, firmware_coherent)?;
+/// Stops the SMMU with all traffic aborted, and checks that it is of use. What is not is left in that state too.
+pub(super) fn quiesce<P: Platform>(control: &Control<P>, features: &Features) -> Result<(), DeviceError> {
     let was_enabled = control.read(CR0ACK).is_set(CR0::SMMUEN);
     abort_while_disabled(control)?;
     if was_enabled {
@@ -25,23 +32,26 @@ pub(super) fn quiesce<P: Platform>(control: &Control<P>, firmware_coherent: bool
         control.wait(GBPA, GBPA::ABORT::SET.value, GBPA::ABORT::SET.value)?;
     }
     switch_off(control)?;
-    features.check()?;
-    Ok(features)
+    features.check()
 }
 
 /// Switches translation, queues and interrupts off, with every transaction aborted from before to after. An SMMU that
 /// would let everything pass while it is off stays on.
 pub(super) fn stop<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
-    abort_while_disabled(control)?;
-    control.wait(GBPA, GBPA::ABORT::SET.value, GBPA::ABORT::SET.value)?;
+    abort(control)?;
     switch_off(control)
 }
 
-fn switch_off<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
-    control.write(CR0, 0);
-    control.wait(CR0ACK, CR0_KNOWN, 0)?;
-    control.write(IRQ_CTRL, 0);
-    control.wait(IRQ_CTRLACK, IRQ_CTRL_KNOWN, 0)
+/// Sees to it that every transaction aborts once translation is off.
+pub(super) fn abort<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
+    abort_while_disabled(control)?;
+    control.wait(GBPA, GBPA::ABORT::SET.value, GBPA::ABORT::SET.value)
+}
+
+/// Switches translation, queues and interrupts off.
+pub(super) fn switch_off<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
+    control.enables.write(control, 0)?;
+    control.interrupts.write(control, 0)
 }
 
 /// Whether the SMMU is off with its traffic aborted, as [`stop`] leaves it, without waiting for that.
@@ -67,77 +77,94 @@ pub(super) fn aborts_while_disabled<P: Platform>(control: &Control<P>) -> bool {
     control.read(GBPA).is_set(GBPA::ABORT)
 }
 
-/// The CR0 fields that this driver sets or must see cleared.
-const CR0_KNOWN: u32 = CR0::SMMUEN::SET.value
-    | CR0::PRIQEN::SET.value
-    | CR0::EVENTQEN::SET.value
-    | CR0::CMDQEN::SET.value
-    | CR0::ATSCHK::SET.value;
-
-/// Likewise for IRQ_CTRL.
-const IRQ_CTRL_KNOWN: u32 =
-    IRQ_CTRL::GERROR_IRQEN::SET.value | IRQ_CTRL::PRIQ_IRQEN::SET.value | IRQ_CTRL::EVENTQ_IRQEN::SET.value;
-
 impl<P: Platform> Smmu<P> {
-    /// Programs a quiesced SMMU and switches it on. Every stream aborts before, during and after.
+    /// Takes an SMMU over and brings it up. `firmware_coherent` is the firmware table's word on whether the SMMU's own
+    /// accesses snoop the CPU's caches (`dma-coherent`).
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::PoweredOff`], [`DeviceError::CannotAdopt`], and [`DeviceError::Unsupported`] for what is no SMMUv3:
+    /// nothing was written. After any other the SMMU is off with all traffic aborted, or did not do as it was told.
+    pub fn bring_up(
+        platform: &'static P,
+        registers: P::Registers,
+        firmware_coherent: bool,
+        policy: BootPolicy<'_>,
+    ) -> Result<Self, DeviceError> {
+        let control = Control::new(platform, registers);
+        let features = Features::read(&control, firmware_coherent)?;
+        let was_enabled = control.read(CR0ACK).is_set(CR0::SMMUEN);
+        if let (true, BootPolicy::Adopt(streams)) = (was_enabled, policy) {
+            return Self::adopt(platform, control, features, streams);
+        }
+        quiesce(&control, &features)?;
+        let (modes, streams) = (Modes::new(&features), StreamTable::new(platform, &features)?);
+        let takeover = if was_enabled { Takeover::Stopped } else { Takeover::Off };
+        // From here on dropping `smmu`, on success or failure, switches the hardware off before its memory goes.
+        let smmu = Self::assemble(control, features, modes, streams, (Lifecycle::new(), takeover))?;
+        if let BootPolicy::Bypass(streams) = policy {
+            smmu.bypass(streams)?;
+        }
+        smmu.start()?;
+        Ok(smmu)
+    }
+
+    /// Allocates all that an SMMU needs, and writes no register.
+    pub(super) fn assemble(
+        control: Control<P>,
+        features: Features,
+        modes: Modes,
+        streams: StreamTable<P>,
+        (lifecycle, takeover): (Lifecycle, Takeover),
+    ) -> Result<Self, DeviceError> {
+        let (platform, coherent) = (control.platform(), modes.queues_coherent);
+        let log2_events = LOG2_EVENTS.min(features.log2_events_max());
+        let log2_page_requests = LOG2_PAGE_REQUESTS.min(features.log2_page_requests_max());
+        let page_requests = || RecordQueue::new(platform, &page_requests::REGISTERS, log2_page_requests, coherent);
+        Ok(Self {
+            commands: CommandQueue::new(platform, LOG2_COMMANDS.min(features.log2_commands_max()), coherent)?,
+            events: RecordQueue::new(platform, &event_queue::REGISTERS, log2_events, coherent)?,
+            page_requests: features.page_requests().then(page_requests).transpose()?,
+            errors: GlobalErrors::new(),
+            interrupts: Mutex::new(Interrupts::default()),
+            streams,
+            asids: Identifiers::new(platform, "ASID", features.asid_bits())?,
+            vmids: Identifiers::new(platform, "VMID", features.vmid_bits())?,
+            control,
+            features,
+            modes,
+            takeover,
+            lifecycle,
+        })
+    }
+
+    /// Programs a quiesced SMMU and switches it on. Every stream that has no entry aborts before, during and after.
     pub(super) fn start(&self) -> Result<(), DeviceError> {
-        self.control.write(CR1, self.access_attributes());
-        self.control.write(CR2, (CR2::PTM::SET + CR2::RECINVSID::SET).value);
+        self.errors.restart(&self.control);
+        self.control.write(CR1, self.modes.cr1);
+        self.control.write(CR2, self.modes.cr2);
         let (base, config) = self.streams.registers();
         self.control.write64(STRTAB_BASE, base);
         self.control.write(STRTAB_BASE_CFG, config);
         self.control.platform().write_barrier();
+        self.start_queues()?;
+        self.control.enables.set(&self.control, CR0::SMMUEN::SET.value)
+    }
 
+    /// Switches the queues on, the command queue first: nothing of what the SMMU has cached is in use afterwards.
+    pub(super) fn start_queues(&self) -> Result<(), DeviceError> {
         self.commands.program(&self.control);
-        let mut enabled = CR0::CMDQEN::SET.value;
-        self.enable(enabled)?;
-        // Reset leaves the caches' contents unknown. Configuration goes first: an old STE could refill the TLB.
+        self.control.enables.set(&self.control, CR0::CMDQEN::SET.value | self.modes.atschk)?;
+        self.commands.open();
+        self.forget_everything()?;
+        self.events.start(&self.control)?;
+        self.page_requests.as_ref().map_or(Ok(()), |queue| queue.restart(&self.control))
+    }
+
+    /// Makes the SMMU forget all configuration and all translations.
+    pub(super) fn forget_everything(&self) -> Result<(), DeviceError> {
+        // Configuration goes first: an old STE could refill the TLB.
         self.run([Command::CfgiAll])?;
-        self.run(self.features.hyp().then_some(Command::TlbiEl2All).into_iter().chain([Command::TlbiNsnhAll]))?;
-
-        self.events.program(&self.control);
-        enabled |= CR0::EVENTQEN::SET.value;
-        self.enable(enabled)?;
-        self.enable(enabled | CR0::SMMUEN::SET.value)
-    }
-
-    /// Writes CR0 and waits until CR0ACK shows it.
-    fn enable(&self, value: u32) -> Result<(), DeviceError> {
-        self.control.write(CR0, value);
-        self.control.wait(CR0ACK, CR0_KNOWN, value)
-    }
-
-    /// CR1: how the SMMU reads tables and queues.
-    fn access_attributes(&self) -> u32 {
-        if self.features.coherent() {
-            (CR1::QUEUE_IC::WriteBack
-                + CR1::QUEUE_OC::WriteBack
-                + CR1::QUEUE_SH::InnerShareable
-                + CR1::TABLE_IC::WriteBack
-                + CR1::TABLE_OC::WriteBack
-                + CR1::TABLE_SH::InnerShareable)
-                .value
-        } else {
-            (CR1::QUEUE_SH::OuterShareable + CR1::TABLE_SH::OuterShareable).value
-        }
-    }
-
-    /// Lets the SMMU raise its event and global-error interrupts (IHI 0070, 3.18).
-    ///
-    /// Call it once the handlers are in place. What happened before raises no interrupt, so look at both afterwards:
-    /// [`drain_events`](Self::drain_events) and [`handle_global_errors`](Self::handle_global_errors).
-    ///
-    /// # Errors
-    ///
-    /// [`DeviceError::Timeout`] if IRQ_CTRLACK does not follow.
-    pub fn enable_interrupts(&self) -> Result<(), DeviceError> {
-        if self.features.message_interrupts() {
-            // An address of 0 keeps the wired lines in use.
-            self.control.write64(GERROR_IRQ_CFG0, 0);
-            self.control.write64(EVENTQ_IRQ_CFG0, 0);
-        }
-        let enabled = (IRQ_CTRL::GERROR_IRQEN::SET + IRQ_CTRL::EVENTQ_IRQEN::SET).value;
-        self.control.write(IRQ_CTRL, enabled);
-        self.control.wait(IRQ_CTRLACK, IRQ_CTRL_KNOWN, enabled)
+        self.run(self.features.hyp().then_some(Command::TlbiEl2All).into_iter().chain([Command::TlbiNsnhAll]))
     }
 }

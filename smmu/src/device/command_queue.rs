@@ -20,6 +20,8 @@ use crate::arch::registers::{CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, GERROR};
 use crate::memory::DmaMemory;
 use crate::platform::Platform;
 
+/// Commands that the queue holds: 2^8 of 16 bytes are one page.
+pub(super) const LOG2_COMMANDS: u8 = 8;
 /// Words of one command.
 const WORDS: usize = 2;
 /// Refused commands that are remembered until whoever sent them has looked.
@@ -39,7 +41,8 @@ struct Producer {
     failures: [Option<Failure>; REMEMBERED_FAILURES],
     /// Set once the SMMU cannot read the queue any more: nothing sent later is carried out.
     halted: Option<CommandError>,
-    closed: bool,
+    /// Why commands are refused, if they are. [`DeviceError::Closed`] is for good.
+    refusal: Option<DeviceError>,
 }
 
 /// The command queue of one SMMU.
@@ -70,20 +73,60 @@ impl<P: Platform> CommandQueue<P> {
             produced: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            producer: Mutex::new(Producer { failures: [None; REMEMBERED_FAILURES], halted: None, closed: false }),
+            producer: Mutex::new(Producer { failures: [None; REMEMBERED_FAILURES], halted: None, refusal: None }),
         })
     }
 
-    /// Tells the SMMU where the queue is. CR0.CMDQEN is 0.
+    /// Tells the SMMU where the queue is, which is empty from now on. CR0.CMDQEN is 0.
     pub(super) fn program(&self, control: &Control<P>) {
+        let produced = self.produced.load(Ordering::Acquire);
+        self.consumed.store(produced, Ordering::Release);
+        let index = self.register_value(produced);
         control.write64(CMDQ_BASE, queue_base(self.memory.physical(), self.ring));
-        control.write(CMDQ_PROD, 0);
-        control.write(CMDQ_CONS, 0);
+        control.write(CMDQ_PROD, index);
+        control.write(CMDQ_CONS, index);
     }
 
-    /// Refuses every command from here on. Returns whether it did so already.
-    pub(super) fn close(&self) -> bool {
-        core::mem::replace(&mut self.producer.lock().closed, true)
+    /// Refuses every command from here on, for good.
+    pub(super) fn close(&self) {
+        self.producer.lock().refusal = Some(DeviceError::Closed);
+    }
+
+    /// Refuses every command from here on, for this reason, until [`open`](Self::open).
+    pub(super) fn pause(&self, reason: DeviceError) {
+        self.refuse(Some(reason));
+    }
+
+    /// Takes commands again, unless the queue was closed.
+    pub(super) fn open(&self) {
+        self.refuse(None);
+    }
+
+    fn refuse(&self, refusal: Option<DeviceError>) {
+        let mut producer = self.producer.lock();
+        if producer.refusal != Some(DeviceError::Closed) {
+            producer.refusal = refusal;
+        }
+    }
+
+    /// Waits until the SMMU has consumed all commands that it was given.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), but for refused commands: they are their senders' business.
+    pub(super) fn finish(&self, control: &Control<P>, errors: &GlobalErrors<P>) -> Result<(), DeviceError> {
+        let end = self.produced.load(Ordering::Acquire);
+        let deadline = Deadline::start(control.platform());
+        loop {
+            let missed = deadline.missed(control.platform());
+            if self.consumed(control, errors)? >= end {
+                return Ok(());
+            }
+            if let Some(waited) = missed {
+                return Err(self.stuck(control, waited));
+            }
+            control.platform().relax();
+        }
     }
 
     /// Whether the SMMU cannot read the queue any more.
@@ -150,8 +193,8 @@ impl<P: Platform> CommandQueue<P> {
         commands: &mut impl Iterator<Item = Command>,
     ) -> Result<Range<u64>, DeviceError> {
         let producer = self.producer.lock();
-        if producer.closed {
-            return Err(DeviceError::Closed);
+        if let Some(refusal) = producer.refusal {
+            return Err(refusal);
         }
         if let Some(error) = producer.halted {
             return Err(DeviceError::Command(error));

@@ -1,12 +1,14 @@
-//! The register block of one SMMU: typed accesses, and the one bounded wait that everything uses.
+//! The register block of one SMMU: typed accesses, the one bounded wait that everything uses, and the registers of enables,
+//! whose changes the SMMU acknowledges (IHI 0070, 6.3.9 and 6.3.16).
 
 use core::time::Duration;
 
+use lock_api::Mutex;
 use tock_registers::LocalRegisterCopy;
 use tock_registers::RegisterLongName;
 
 use super::DeviceError;
-use crate::arch::registers::{Register32, Register64};
+use crate::arch::registers::{CR0, CR0ACK, IRQ_CTRL, IRQ_CTRLACK, Register32, Register64};
 use crate::platform::{Platform, Registers};
 
 /// How long hardware may take to acknowledge anything. Real parts need microseconds; firmware that emulates an SMMU
@@ -30,16 +32,73 @@ impl Deadline {
     }
 }
 
+/// The CR0 fields that this driver sets or must see cleared.
+pub(super) const CR0_KNOWN: u32 = CR0::SMMUEN::SET.value
+    | CR0::PRIQEN::SET.value
+    | CR0::EVENTQEN::SET.value
+    | CR0::CMDQEN::SET.value
+    | CR0::ATSCHK::SET.value;
+
+/// Likewise for IRQ_CTRL.
+const IRQ_CTRL_KNOWN: u32 =
+    IRQ_CTRL::GERROR_IRQEN::SET.value | IRQ_CTRL::PRIQ_IRQEN::SET.value | IRQ_CTRL::EVENTQ_IRQEN::SET.value;
+
+/// A register of enables: another register shows when a change has happened.
+pub(super) struct Enables<P: Platform, F: RegisterLongName> {
+    register: Register32<F>,
+    acknowledgement: Register32<F>,
+    known: u32,
+    /// What was written last. Fields change independently, each by whoever the field belongs to.
+    written: Mutex<P::Lock, u32>,
+}
+
+impl<P: Platform, F: RegisterLongName> Enables<P, F> {
+    const fn new(register: Register32<F>, acknowledgement: Register32<F>, known: u32) -> Self {
+        Self { register, acknowledgement, known, written: Mutex::new(0) }
+    }
+
+    /// Sets all fields to those of `value` and waits until that has happened.
+    pub(super) fn write(&self, control: &Control<P>, value: u32) -> Result<(), DeviceError> {
+        self.change(control, u32::MAX, value)
+    }
+
+    /// Switches on what is set in `bits`, and waits.
+    pub(super) fn set(&self, control: &Control<P>, bits: u32) -> Result<(), DeviceError> {
+        self.change(control, bits, bits)
+    }
+
+    /// Switches off what is set in `bits`, and waits.
+    pub(super) fn clear(&self, control: &Control<P>, bits: u32) -> Result<(), DeviceError> {
+        self.change(control, bits, 0)
+    }
+
+    fn change(&self, control: &Control<P>, mask: u32, value: u32) -> Result<(), DeviceError> {
+        let mut written = self.written.lock();
+        *written = *written & !mask | value & mask;
+        control.write(self.register, *written);
+        drop(written);
+        control.wait(self.acknowledgement, self.known & mask, value)
+    }
+}
+
 /// The registers of one SMMU and the platform that they live on.
-#[derive(Debug)]
 pub(super) struct Control<P: Platform> {
     platform: &'static P,
     registers: P::Registers,
+    /// CR0: translation and queues.
+    pub(super) enables: Enables<P, CR0::Register>,
+    /// IRQ_CTRL.
+    pub(super) interrupts: Enables<P, IRQ_CTRL::Register>,
 }
 
 impl<P: Platform> Control<P> {
     pub(super) fn new(platform: &'static P, registers: P::Registers) -> Self {
-        Self { platform, registers }
+        Self {
+            platform,
+            registers,
+            enables: Enables::new(CR0, CR0ACK, CR0_KNOWN),
+            interrupts: Enables::new(IRQ_CTRL, IRQ_CTRLACK, IRQ_CTRL_KNOWN),
+        }
     }
 
     pub(super) fn platform(&self) -> &'static P {
@@ -56,6 +115,10 @@ impl<P: Platform> Control<P> {
 
     pub(super) fn write64<F: RegisterLongName>(&self, register: Register64<F>, value: u64) {
         self.registers.write64(register.offset(), value);
+    }
+
+    pub(super) fn read64<F: RegisterLongName>(&self, register: Register64<F>) -> LocalRegisterCopy<u64, F> {
+        LocalRegisterCopy::new(self.registers.read64(register.offset()))
     }
 
     /// Waits until the bits of `register` under `mask` equal `expected`.

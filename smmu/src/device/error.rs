@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::addr::StreamId;
+use crate::addr::{PhysAddr, StreamId};
 use crate::arch::command::CommandError;
 use crate::platform::OutOfDmaMemory;
 
@@ -49,8 +49,20 @@ pub enum DeviceError {
     },
     /// The SMMU was closed after an error; all traffic through it aborts.
     Closed,
+    /// The SMMU is suspended. Resume it first.
+    Suspended,
+    /// The SMMU was handed over to another owner, who has its registers now.
+    HandedOver,
+    /// The SMMU runs, but cannot be adopted as it is. Nothing was written: it goes on as its former owner left it, until
+    /// it is brought up with another policy.
+    CannotAdopt(CannotAdopt),
     /// The SMMU refused a command. It was replaced and the queue runs on.
     Command(CommandError),
+    /// No message interrupt can be sent to this address.
+    BadMessageAddress {
+        /// The address.
+        address: PhysAddr,
+    },
     /// No memory for queues or tables.
     OutOfDmaMemory(OutOfDmaMemory),
     /// The StreamID lies outside what the SMMU can tell apart.
@@ -85,6 +97,50 @@ pub enum DeviceError {
     },
 }
 
+/// Why a running SMMU cannot be adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CannotAdopt {
+    /// A register or an entry has a value that nothing can be made of.
+    Malformed {
+        /// The register or structure.
+        what: &'static str,
+        /// Its value.
+        found: u64,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The system gives no access to a structure in memory: see
+    /// [`Platform::foreign`](crate::platform::Platform::foreign).
+    OutOfReach {
+        /// The structure.
+        what: &'static str,
+        /// Where it is.
+        address: PhysAddr,
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
+    /// A stream's translations share VMID 0 with those of stage 1 alone, which is what this driver's domains use.
+    VmidInUse {
+        /// The StreamID.
+        stream: StreamId,
+    },
+}
+
+impl fmt::Display for CannotAdopt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed { what, found, expected } => write!(f, "{what} is {found:#x}, expected {expected}"),
+            Self::OutOfReach { what, address, size_bytes } => {
+                write!(f, "{what} at {address} ({size_bytes} bytes) is no memory that the platform gives access to")
+            }
+            Self::VmidInUse { stream } => {
+                write!(f, "StreamID {stream} uses stage 2 with VMID 0, which this driver keeps for stage 1")
+            }
+        }
+    }
+}
+
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -104,7 +160,14 @@ impl fmt::Display for DeviceError {
                 write!(f, "{register} reads {found:#x}, which is past the producer's {producer:#x}")
             }
             Self::Closed => f.write_str("the SMMU was closed after an error and aborts all traffic"),
+            Self::Suspended => f.write_str("the SMMU is suspended; resume it first"),
+            Self::HandedOver => f.write_str("the SMMU was handed over to another owner"),
+            Self::CannotAdopt(why) => write!(f, "the running SMMU cannot be adopted: {why}"),
             Self::Command(error) => write!(f, "the SMMU refused a command: {error}"),
+            Self::BadMessageAddress { address } => write!(
+                f,
+                "no message interrupt can be sent to {address}: it is 0, not a multiple of 4, or beyond the output size"
+            ),
             Self::OutOfDmaMemory(error) => error.fmt(f),
             Self::StreamOutOfRange { stream, stream_id_bits } => {
                 write!(

@@ -10,7 +10,7 @@ use crate::arch::attributes::{AddressSize, Granule};
 use crate::arch::registers::{AIDR, IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IIDR};
 use crate::platform::Platform;
 
-/// What [`IDR0`] reads as when nothing answers.
+/// What every register reads as when nothing answers.
 const ALL_ONES: u32 = u32::MAX;
 
 /// The features of one SMMU. Fields keep the architecture's names; sizes are in bits.
@@ -29,16 +29,18 @@ pub struct Features {
 }
 
 impl Features {
-    /// Reads the identification registers. `firmware_coherent` is what the firmware table says about the SMMU's own
-    /// accesses (`dma-coherent`).
+    /// Reads the identification registers, and writes none. `firmware_coherent` is what the firmware table says about the
+    /// SMMU's own accesses (`dma-coherent`).
     ///
     /// # Errors
     ///
-    /// [`DeviceError::PoweredOff`] if nothing answers.
+    /// [`DeviceError::PoweredOff`] if nothing answers, [`DeviceError::Unsupported`] if it is no SMMUv3.
     pub(super) fn read<P: Platform>(control: &Control<P>, firmware_coherent: bool) -> Result<Self, DeviceError> {
-        let idr0 = control.read(IDR0);
-        if idr0.get() == ALL_ONES {
-            return Err(DeviceError::PoweredOff { register: IDR0.name() });
+        check_power(control)?;
+        let (idr0, aidr) = (control.read(IDR0), control.read(AIDR));
+        if aidr.read(AIDR::ArchMajorRev) != 0 {
+            let needed = "an SMMUv3 (ArchMajorRev 0)";
+            return Err(DeviceError::Unsupported { register: AIDR.name(), found: aidr.get(), needed });
         }
         Ok(Self {
             idr0,
@@ -48,7 +50,7 @@ impl Features {
             idr4: control.read(IDR4).get(),
             idr5: control.read(IDR5),
             iidr: control.read(IIDR).get(),
-            aidr: control.read(AIDR).get(),
+            aidr: aidr.get(),
             coherent: firmware_coherent && idr0.is_set(IDR0::COHACC),
         })
     }
@@ -59,7 +61,7 @@ impl Features {
     ///
     /// [`DeviceError::Unsupported`] for hardware that this driver cannot drive.
     pub(super) fn check(&self) -> Result<(), DeviceError> {
-        let idr0 = |needed| Err(DeviceError::Unsupported { register: IDR0.name(), found: self.idr0.get(), needed });
+        let idr0 = |needed| Err(self.lacks(needed));
         let idr1 = |needed| Err(DeviceError::Unsupported { register: IDR1.name(), found: self.idr1.get(), needed });
         let idr5 = |needed| Err(DeviceError::Unsupported { register: IDR5.name(), found: self.idr5.get(), needed });
         if self.idr0.read(IDR0::TTF) & 0b10 == 0 {
@@ -78,6 +80,11 @@ impl Features {
             return idr5("the 4 KiB granule (GRAN4K)");
         }
         Ok(())
+    }
+
+    /// The error that says so when something needs a feature that IDR0 does not announce.
+    pub(super) fn lacks(&self, needed: &'static str) -> DeviceError {
+        DeviceError::Unsupported { register: IDR0.name(), found: self.idr0.get(), needed }
     }
 
     /// Stage 1 translation (IDR0.S1P).
@@ -122,6 +129,12 @@ impl Features {
         self.idr0.read(IDR0::STALL_MODEL) == 0
     }
 
+    /// Whether any transaction can stall on a fault and wait for an answer (IDR0.STALL_MODEL other than 1).
+    #[must_use]
+    pub fn stalls(&self) -> bool {
+        self.idr0.read(IDR0::STALL_MODEL) != 1
+    }
+
     /// EL2 StreamWorlds exist, whose TLB entries bring-up also has to drop (IDR0.Hyp).
     #[must_use]
     pub fn hyp(&self) -> bool {
@@ -150,6 +163,30 @@ impl Features {
     #[must_use]
     pub fn log2_events_max(&self) -> u8 {
         self.idr1.read(IDR1::EVENTQS) as u8
+    }
+
+    /// Most entries of the page request queue, as log2 (IDR1.PRIQS).
+    #[must_use]
+    pub fn log2_page_requests_max(&self) -> u8 {
+        self.idr1.read(IDR1::PRIQS) as u8
+    }
+
+    /// Whether devices may cache translations: PCIe ATS (IDR0.ATS).
+    #[must_use]
+    pub fn ats(&self) -> bool {
+        self.idr0.is_set(IDR0::ATS)
+    }
+
+    /// Whether devices may ask for pages: PCIe PRI (IDR0.PRI, which counts only with IDR0.ATS).
+    #[must_use]
+    pub fn page_requests(&self) -> bool {
+        self.ats() && self.idr0.is_set(IDR0::PRI)
+    }
+
+    /// Whether configuration errors of ATS and PRI traffic can be recorded as events (IDR0.ATSRECERR).
+    #[must_use]
+    pub fn ats_configuration_events(&self) -> bool {
+        self.idr0.is_set(IDR0::ATSRECERR)
     }
 
     /// Whether STEs may override memory attributes of the incoming transaction (IDR1.ATTR_TYPES_OVR).
@@ -206,6 +243,25 @@ impl Features {
             (AIDR.name(), self.aidr),
         ]
     }
+}
+
+/// Whether anything answers.
+///
+/// # Errors
+///
+/// [`DeviceError::PoweredOff`] if not: no SMMU has all bits of one of these set.
+pub(super) fn check_power<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
+    for (register, value) in [
+        (IDR0.name(), control.read(IDR0).get()),
+        (IDR1.name(), control.read(IDR1).get()),
+        (IDR5.name(), control.read(IDR5).get()),
+        (AIDR.name(), control.read(AIDR).get()),
+    ] {
+        if value == ALL_ONES {
+            return Err(DeviceError::PoweredOff { register });
+        }
+    }
+    Ok(())
 }
 
 /// One line per register that says something: its value and what it means.

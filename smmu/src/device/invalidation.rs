@@ -69,7 +69,8 @@ impl<P: Platform> Smmu<P> {
     pub fn invalidate(&self, tag: TranslationTag, range: &StaleRange) -> Result<(), DeviceError> {
         let StaleRange { start, size_bytes, granule, stale } = *range;
         if self.features.range_invalidation() {
-            return self.run(TlbiRanges::new(start, size_bytes, granule, stale).map(|scope| tag.at(scope)));
+            return self
+                .run_invalidations(TlbiRanges::new(start, size_bytes, granule, stale).map(|scope| tag.at(scope)));
         }
         // Without range commands one command names one entry, found by any address in it.
         let (leaf, level) = match stale {
@@ -85,7 +86,7 @@ impl<P: Platform> Smmu<P> {
             return self.invalidate_all(tag);
         }
         let addresses = (0..entries).map_while(|index| first.checked_add(index.checked_mul(entry_bytes)?));
-        self.run(addresses.map(|address| tag.at(TlbiAddress { address, leaf, range: None })))
+        self.run_invalidations(addresses.map(|address| tag.at(TlbiAddress { address, leaf, range: None })))
     }
 
     /// Makes the SMMU forget everything under `tag`.
@@ -94,6 +95,6 @@ impl<P: Platform> Smmu<P> {
     ///
     /// As [`invalidate`](Self::invalidate).
     pub fn invalidate_all(&self, tag: TranslationTag) -> Result<(), DeviceError> {
-        self.run([tag.all()])
+        self.run_invalidations([tag.all()])
     }
 }

@@ -3,7 +3,9 @@
 //! What lives here: everything that one instance of the hardware needs, without a heap. What does not: which device has
 //! which stream and which domain ([`crate::iommu`]), page tables ([`crate::pgtable`]), bit positions ([`crate::arch`]).
 
+mod adopt;
 mod attach;
+mod boot_policy;
 mod bring_up;
 mod command_queue;
 mod context_table;
@@ -13,7 +15,12 @@ mod event_queue;
 mod features;
 mod global_error;
 mod identifiers;
+mod interrupts;
 mod invalidation;
+mod lifecycle;
+mod modes;
+mod page_requests;
+mod record_queue;
 mod ring;
 mod stream_table;
 #[cfg(test)]
@@ -21,49 +28,33 @@ pub(crate) mod tests;
 
 use core::fmt;
 
+use lock_api::Mutex;
+
+pub use boot_policy::{BootPolicy, Takeover};
 pub use context_table::ContextTable;
-pub use error::DeviceError;
+pub use error::{CannotAdopt, DeviceError};
+pub use event_queue::EventDrain;
 pub use features::Features;
 pub use global_error::GlobalErrorReport;
+pub use interrupts::{Message, Messages};
 pub use invalidation::{StaleRange, TranslationTag};
+pub use lifecycle::Handover;
+pub use page_requests::PageRequestDrain;
 
 use crate::addr::{Asid, PhysAddr, Vmid};
 use crate::arch::command::Command;
-use crate::arch::event::Event;
-use crate::arch::registers::GERROR;
 use crate::platform::Platform;
 use command_queue::CommandQueue;
 use control::Control;
 use event_queue::EventQueue;
 use global_error::GlobalErrors;
 use identifiers::Identifiers;
+use interrupts::Interrupts;
+use lifecycle::Lifecycle;
+use modes::Modes;
+use page_requests::PageRequestQueue;
 use ring::Ring;
 use stream_table::StreamTable;
-
-/// Commands that the queue holds: 2^8 of 16 bytes are one page.
-const LOG2_COMMANDS: u8 = 8;
-/// Events that the queue holds: 2^10 of 32 bytes. A device that misses its mapping raises one per bus beat.
-const LOG2_EVENTS: u8 = 10;
-
-/// What becomes of DMA when the driver takes the SMMU over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BootPolicy {
-    /// Every stream aborts from the first register write on, whatever firmware had set up.
-    #[default]
-    Abort,
-}
-
-/// What one look at the event queue brought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EventDrain {
-    /// Events handed to the handler.
-    pub events: u32,
-    /// Whether the SMMU had dropped events because the queue was full. Acknowledged.
-    pub overflowed: bool,
-    /// Whether EVENTQ_PROD made no sense. The queue was emptied.
-    pub inconsistent: bool,
-}
 
 /// Counts since bring-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,48 +74,20 @@ pub struct Statistics {
 pub struct Smmu<P: Platform> {
     control: Control<P>,
     features: Features,
+    modes: Modes,
+    takeover: Takeover,
+    lifecycle: Lifecycle,
     commands: CommandQueue<P>,
     events: EventQueue<P>,
+    page_requests: Option<PageRequestQueue<P>>,
     errors: GlobalErrors<P>,
+    interrupts: Mutex<P::Lock, Interrupts>,
     streams: StreamTable<P>,
     asids: Identifiers<P>,
     vmids: Identifiers<P>,
 }
 
 impl<P: Platform> Smmu<P> {
-    /// Takes an SMMU over and brings it up. `firmware_coherent` is the firmware table's word on whether the SMMU's own
-    /// accesses snoop the CPU's caches (`dma-coherent`).
-    ///
-    /// # Errors
-    ///
-    /// Any [`DeviceError`]; the SMMU is then off with all traffic aborted, or never answered.
-    pub fn bring_up(
-        platform: &'static P,
-        registers: P::Registers,
-        firmware_coherent: bool,
-        policy: BootPolicy,
-    ) -> Result<Self, DeviceError> {
-        match policy {
-            BootPolicy::Abort => {}
-        }
-        let control = Control::new(platform, registers);
-        let features = bring_up::quiesce(&control, firmware_coherent)?;
-        let coherent = features.coherent();
-        let smmu = Self {
-            commands: CommandQueue::new(platform, LOG2_COMMANDS.min(features.log2_commands_max()), coherent)?,
-            events: EventQueue::new(platform, LOG2_EVENTS.min(features.log2_events_max()), coherent)?,
-            errors: GlobalErrors::new(&control),
-            streams: StreamTable::new(platform, &features)?,
-            asids: Identifiers::new(platform, "ASID", features.asid_bits())?,
-            vmids: Identifiers::new(platform, "VMID", features.vmid_bits())?,
-            control,
-            features,
-        };
-        // From here on dropping `smmu`, on success or failure, switches the hardware off before its memory goes.
-        smmu.start()?;
-        Ok(smmu)
-    }
-
     /// What the SMMU can do.
     #[must_use]
     pub fn features(&self) -> &Features {
@@ -144,35 +107,12 @@ impl<P: Platform> Smmu<P> {
         let dma_bytes = [
             self.commands.size_bytes(),
             self.events.size_bytes(),
+            self.page_requests.as_ref().map_or(0, PageRequestQueue::size_bytes),
             self.streams.size_bytes(),
             self.asids.size_bytes(),
             self.vmids.size_bytes(),
         ];
         Statistics { commands, refused, dma_bytes: dma_bytes.iter().sum() }
-    }
-
-    /// Hands the waiting events to `handler`, at most one queue's worth. Call it from the event interrupt, or poll.
-    ///
-    /// `handler` runs outside any lock of the SMMU, in the caller's context.
-    pub fn drain_events(&self, handler: impl FnMut(Event)) -> EventDrain {
-        self.events.drain(&self.control, handler)
-    }
-
-    /// Looks for global errors and deals with them: a refused command is replaced, the others acknowledged. An SMMU that
-    /// cannot read its command queue any more, and so cannot be told to forget anything, is closed. Call it from the global
-    /// error interrupt, or poll. Returns what was active; each error once.
-    pub fn handle_global_errors(&self) -> GlobalErrorReport {
-        let report = self.errors.report(&self.control);
-        if report.bits() & GERROR::CMDQ_ERR::SET.value != 0 {
-            self.commands.repair(&self.control, &self.errors);
-            if self.commands.is_halted() {
-                // An error only means that the next look finds CMDQ_ERR again.
-                let _ = self.close();
-                self.errors.acknowledge(&self.control, GERROR::CMDQ_ERR::SET.value);
-            }
-        }
-        self.errors.acknowledge(&self.control, report.bits() & !GERROR::CMDQ_ERR::SET.value);
-        report
     }
 
     /// Takes a free ASID. No translation is cached under it.
@@ -224,34 +164,26 @@ impl<P: Platform> Smmu<P> {
         }
     }
 
-    /// Switches the SMMU off with all traffic aborted, for good: what is left when it does not do as it is told. Commands
-    /// are refused from here on.
-    ///
-    /// # Errors
-    ///
-    /// [`DeviceError::Timeout`] if it does not even do that: then it may go on reading its tables.
-    pub fn close(&self) -> Result<(), DeviceError> {
-        if self.commands.close() {
-            // It was told before. Every further wait for it would be in vain.
-            return bring_up::is_off(&self.control);
+    /// Never gives the memory back that the SMMU may still reach.
+    fn keep_memory(&self) {
+        self.commands.keep();
+        self.events.keep();
+        self.page_requests.iter().for_each(PageRequestQueue::keep);
+        self.streams.keep();
+    }
+
+    /// Sends invalidations and waits. A suspended SMMU has none to carry out: it translates nothing, and forgets everything
+    /// before it does again.
+    fn run_invalidations(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), DeviceError> {
+        match self.run(commands) {
+            Err(DeviceError::Suspended) => Ok(()),
+            other => other,
         }
-        bring_up::stop(&self.control)
     }
 
     /// Sends commands and waits until they are carried out.
     fn run(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), DeviceError> {
         self.commands.run(&self.control, &self.errors, commands)
-    }
-}
-
-impl<P: Platform> Drop for Smmu<P> {
-    fn drop(&mut self) {
-        if bring_up::stop(&self.control).is_err() {
-            // It may still read them: memory that hardware reaches is not given back.
-            self.commands.keep();
-            self.events.keep();
-            self.streams.keep();
-        }
     }
 }
 

@@ -6,8 +6,8 @@ const ATTACH: &str = "smmu/src/device/attach.rs";
 const BRING_UP: &str = "smmu/src/device/bring_up.rs";
 const COMMAND_QUEUE: &str = "smmu/src/device/command_queue.rs";
 const DOMAIN: &str = "smmu/src/iommu/domain.rs";
-const EVENT_QUEUE: &str = "smmu/src/device/event_queue.rs";
 const INVALIDATION: &str = "smmu/src/device/invalidation.rs";
+const RECORD_QUEUE: &str = "smmu/src/device/record_queue.rs";
 const RANGE: &str = "smmu/src/arch/range.rs";
 const STREAM_TABLE: &str = "smmu/src/device/stream_table.rs";
 
@@ -209,25 +209,25 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "ack-not-awaited",
         breaks: "CR0 is written again before CR0ACK shows the last value",
-        file: BRING_UP,
-        edits: &[("self.control.wait(CR0ACK, CR0_KNOWN, value)", "Ok(())")],
+        file: "smmu/src/device/control.rs",
+        edits: &[("control.wait(self.acknowledgement, self.known & mask, value)", "Ok(())")],
     },
     Mutation {
         name: "overflow-not-acknowledged",
         breaks: "An overflow of the event queue is never acknowledged",
-        file: EVENT_QUEUE,
-        edits: &[("let value = index | overflow;", "let value = index | (*consumer & OVERFLOW);")],
+        file: RECORD_QUEUE,
+        edits: &[("{ before & OVERFLOW } else { overflow };", "{ before & OVERFLOW } else { before & OVERFLOW };")],
     },
     Mutation {
         name: "cons-not-written",
         breaks: "Slots of the event queue are never given back",
-        file: EVENT_QUEUE,
-        edits: &[("control.write(EVENTQ_CONS, value);", "")],
+        file: RECORD_QUEUE,
+        edits: &[("control.write(self.registers.consumer, value);", "")],
     },
     Mutation {
         name: "gerror-not-acknowledged",
         breaks: "A global error is never acknowledged in GERRORN",
         file: "smmu/src/device/global_error.rs",
-        edits: &[("*acknowledged ^= active;", "")],
+        edits: &[("state.acknowledged ^= active;", "")],
     },
 ];

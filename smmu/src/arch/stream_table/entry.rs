@@ -161,6 +161,16 @@ impl StreamTableEntry {
         }
     }
 
+    /// S1Fmt; it counts only with more than one context descriptor. The reserved code acts as linear.
+    #[must_use]
+    pub fn format(&self) -> S1Fmt {
+        match self.word0().read(STE0::S1Fmt) {
+            1 => S1Fmt::TwoLevel4K,
+            2 => S1Fmt::TwoLevel64K,
+            _ => S1Fmt::Linear,
+        }
+    }
+
     /// S1ContextPtr.
     #[must_use]
     pub fn context_table(&self) -> PhysAddr {

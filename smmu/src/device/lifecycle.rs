@@ -1,0 +1,265 @@
+//! The life of one SMMU after bring-up: suspended and resumed, closed, shut down or handed over.
+//!
+//! Whoever changes its phase has it to himself: the others are told that it is suspended, and touch no register.
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use super::features::check_power;
+use super::{DeviceError, Smmu, bring_up};
+use crate::arch::registers::{CR0, CR0ACK};
+use crate::platform::Platform;
+
+/// What becomes of an SMMU that this driver is done with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handover {
+    /// It is off, and aborts all traffic.
+    #[default]
+    Abort,
+    /// It goes on translating what is attached, for a next owner that adopts it. Its tables stay in memory for good, and
+    /// so must whatever they lead to. Queues and interrupts are off.
+    Running,
+}
+
+/// Where an SMMU is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running = 0,
+    /// On the way from one of the others to another.
+    Changing = 1,
+    Suspended = 2,
+    HandedOver = 3,
+    Closed = 4,
+}
+
+/// The phase of one SMMU.
+#[derive(Debug)]
+pub(super) struct Lifecycle(AtomicU8);
+
+impl Phase {
+    fn from_code(code: u8) -> Self {
+        match code {
+            0 => Self::Running,
+            1 => Self::Changing,
+            2 => Self::Suspended,
+            3 => Self::HandedOver,
+            _ => Self::Closed,
+        }
+    }
+
+    /// Why nothing can be done in this phase, if so.
+    fn refusal(self) -> Option<DeviceError> {
+        match self {
+            Self::Running => None,
+            Self::Changing | Self::Suspended => Some(DeviceError::Suspended),
+            Self::HandedOver => Some(DeviceError::HandedOver),
+            Self::Closed => Some(DeviceError::Closed),
+        }
+    }
+}
+
+impl Lifecycle {
+    pub(super) const fn new() -> Self {
+        Self(AtomicU8::new(Phase::Running as u8))
+    }
+
+    /// Of an SMMU that is another owner's, up to [`take`](Self::take).
+    pub(super) const fn of_another() -> Self {
+        Self(AtomicU8::new(Phase::HandedOver as u8))
+    }
+
+    /// Makes another owner's SMMU this driver's.
+    pub(super) fn take(&self) {
+        self.0.store(Phase::Running as u8, Ordering::Release);
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::from_code(self.0.load(Ordering::Acquire))
+    }
+
+    /// Goes from one phase to another; only one of several who want to does.
+    fn change(&self, from: Phase, to: Phase) -> Result<(), Phase> {
+        let changed = self.0.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire);
+        changed.map(|_| ()).map_err(Phase::from_code)
+    }
+
+    /// Closes it unless it is somebody else's by now, and says what it was.
+    fn close(&self) -> Phase {
+        let close = |code| (Phase::from_code(code) != Phase::HandedOver).then_some(Phase::Closed as u8);
+        let before = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, close);
+        Phase::from_code(before.unwrap_or_else(|code| code))
+    }
+
+    /// Refuses what is to be done with a running SMMU, unless it runs.
+    pub(super) fn check_running(&self) -> Result<(), DeviceError> {
+        self.phase().refusal().map_or(Ok(()), Err)
+    }
+
+    /// Whether there are registers to look at: not while they may be without power, nor once they are another owner's.
+    pub(super) fn has_registers(&self) -> bool {
+        matches!(self.phase(), Phase::Running | Phase::Closed)
+    }
+
+    /// Whether the registers are another owner's.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.phase() == Phase::HandedOver
+    }
+}
+
+impl<P: Platform> Smmu<P> {
+    /// Whether it was closed after an error: all traffic through it aborts, and it does nothing any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lifecycle.phase() == Phase::Closed
+    }
+
+    /// Whether it is suspended, or about to be, or not yet resumed.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        matches!(self.lifecycle.phase(), Phase::Changing | Phase::Suspended)
+    }
+
+    /// Switches the SMMU off with all traffic aborted, for good: what is left when it does not do as it is told. Commands
+    /// are refused from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Timeout`] if it does not even do that: then it may go on reading its tables.
+    /// [`DeviceError::HandedOver`] if it is not this driver's any more.
+    pub fn close(&self) -> Result<(), DeviceError> {
+        let before = self.lifecycle.close();
+        self.commands.close();
+        match before {
+            Phase::Running | Phase::Changing => bring_up::stop(&self.control),
+            // It is off, and maybe without power: its registers are left alone.
+            Phase::Suspended => Ok(()),
+            // It was told before. Every further wait for it would be in vain.
+            Phase::Closed => bring_up::is_off(&self.control),
+            Phase::HandedOver => Err(DeviceError::HandedOver),
+        }
+    }
+
+    /// Ends this driver's part in the SMMU. What is asked of it afterwards fails.
+    ///
+    /// # Errors
+    ///
+    /// With [`Handover::Abort`] as [`close`](Self::close). With [`Handover::Running`] [`DeviceError::Suspended`],
+    /// [`DeviceError::Closed`] or [`DeviceError::HandedOver`] if it does not run; any other means that it did not do as it
+    /// was told, and has been closed.
+    pub fn shutdown(&self, handover: Handover) -> Result<(), DeviceError> {
+        match handover {
+            Handover::Abort => self.close(),
+            Handover::Running => {
+                self.begin()?;
+                self.let_go().and_then(|()| self.finish(Phase::HandedOver)).or_else(|error| self.give_up(error))
+            }
+        }
+    }
+
+    /// Switches everything off but translation. GBPA.ABORT has been in force since bring-up.
+    fn let_go(&self) -> Result<(), DeviceError> {
+        self.commands.pause(DeviceError::HandedOver);
+        self.commands.finish(&self.control, &self.errors)?;
+        self.control.interrupts.write(&self.control, 0)?;
+        let translation = self.control.read(CR0ACK).get() & (CR0::SMMUEN::SET + CR0::ATSCHK::SET).value;
+        self.control.enables.write(&self.control, translation)?;
+        self.streams.keep();
+        Ok(())
+    }
+
+    /// Switches the SMMU off, all traffic aborted, so that it may lose its power. Everything it needs stays in memory.
+    ///
+    /// Until [`resume`](Self::resume) no register is touched, and attaching and detaching are refused with
+    /// [`DeviceError::Suspended`]. Mapping and unmapping go on: the SMMU remembers nothing when it is switched on again.
+    ///
+    /// An SMMU that has lost its power may let all traffic pass (its reset value of GBPA) from when it is powered up again
+    /// until the first register write of `resume`. Whoever has an SMMU like that keeps its devices quiet until then.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Suspended`], [`DeviceError::Closed`] or [`DeviceError::HandedOver`] if it does not run. Any other
+    /// means that it did not do as it was told, and has been closed.
+    pub fn suspend(&self) -> Result<(), DeviceError> {
+        self.begin()?;
+        self.fall_asleep().and_then(|()| self.finish(Phase::Suspended)).or_else(|error| self.give_up(error))
+    }
+
+    fn fall_asleep(&self) -> Result<(), DeviceError> {
+        bring_up::abort(&self.control)?;
+        self.control.enables.clear(&self.control, CR0::SMMUEN::SET.value)?;
+        // With translation off nothing refills the caches. Once this is synced, what was translated before is over too.
+        self.forget_everything()?;
+        self.commands.pause(DeviceError::Suspended);
+        self.commands.finish(&self.control, &self.errors)?;
+        bring_up::switch_off(&self.control)?;
+        self.events.park(&self.control);
+        self.page_requests.iter().for_each(|queue| queue.park(&self.control));
+        Ok(())
+    }
+
+    /// Brings a suspended SMMU up again as it was, whether it has lost its power or not. Does nothing if it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::PoweredOff`] if it does not answer yet, with nothing done; or any error of bring-up, with the SMMU
+    /// switched off again. Either way it stays suspended, and one may try again. If it does not even switch off it is
+    /// closed. [`DeviceError::Closed`] and [`DeviceError::HandedOver`] if it is not suspended.
+    pub fn resume(&self) -> Result<(), DeviceError> {
+        if let Err(phase) = self.lifecycle.change(Phase::Suspended, Phase::Changing) {
+            return phase.refusal().map_or(Ok(()), Err);
+        }
+        if let Err(error) = check_power(&self.control) {
+            self.finish(Phase::Suspended)?;
+            return Err(error);
+        }
+        match self.wake_up() {
+            Ok(()) => self.finish(Phase::Running).or_else(|error| self.give_up(error)),
+            Err(error) => {
+                self.commands.pause(DeviceError::Suspended);
+                let asleep = bring_up::stop(&self.control).and_then(|()| self.finish(Phase::Suspended));
+                asleep.or_else(|error| self.give_up(error))?;
+                Err(error)
+            }
+        }
+    }
+
+    fn wake_up(&self) -> Result<(), DeviceError> {
+        bring_up::stop(&self.control)?;
+        self.start()?;
+        self.restore_interrupts()
+    }
+
+    /// Takes a running SMMU's phase to change it.
+    fn begin(&self) -> Result<(), DeviceError> {
+        let begun = self.lifecycle.change(Phase::Running, Phase::Changing);
+        // The phase may have become "running" since it was found to be another.
+        begun.map_err(|phase| phase.refusal().unwrap_or(DeviceError::Suspended))
+    }
+
+    /// Ends a change, unless the SMMU was closed in the meantime.
+    fn finish(&self, phase: Phase) -> Result<(), DeviceError> {
+        self.lifecycle.change(Phase::Changing, phase).map_err(|_| DeviceError::Closed)
+    }
+
+    /// Closes an SMMU in the middle of a change that went wrong. The worse of the errors is the one to know.
+    fn give_up(&self, error: DeviceError) -> Result<(), DeviceError> {
+        self.lifecycle.close();
+        self.commands.close();
+        bring_up::stop(&self.control)?;
+        Err(error)
+    }
+}
+
+impl<P: Platform> Drop for Smmu<P> {
+    fn drop(&mut self) {
+        match self.lifecycle.phase() {
+            // Off already, and maybe without power; or without queues, and the tables are the next owner's.
+            Phase::Suspended | Phase::HandedOver => {}
+            Phase::Running | Phase::Changing | Phase::Closed => {
+                if bring_up::stop(&self.control).is_err() {
+                    // It may still read them: memory that hardware reaches is not given back.
+                    self.keep_memory();
+                }
+            }
+        }
+    }
+}
