@@ -136,6 +136,13 @@ impl<P: Platform> LinkedMemory<P> {
         unsafe { core::slice::from_raw_parts(start.as_ptr(), self.block_bytes / 8) }
     }
 
+    /// The same memory, if every block has `N` words: with a length that is known when the code is compiled, an index into
+    /// a block can be seen to lie inside it.
+    #[inline]
+    pub(crate) fn arrays<const N: usize>(&self) -> Option<LinkedArrays<'_, P, N>> {
+        (self.block_bytes == N * size_of::<u64>()).then_some(LinkedArrays(self))
+    }
+
     /// Takes a block back that nothing reaches any more; dropping it frees it.
     pub(crate) fn unlink(&self, physical: PhysAddr) -> DmaMemory<P> {
         let block = DmaBlock {
@@ -145,6 +152,19 @@ impl<P: Platform> LinkedMemory<P> {
             alignment_bytes: self.block_bytes,
         };
         DmaMemory { platform: self.platform, block, kept: AtomicBool::new(false) }
+    }
+}
+
+/// [`LinkedMemory`] whose blocks have `N` words.
+pub(crate) struct LinkedArrays<'m, P: Platform, const N: usize>(&'m LinkedMemory<P>);
+
+impl<'m, P: Platform, const N: usize> LinkedArrays<'m, P, N> {
+    /// The words of a linked block.
+    #[inline]
+    pub(crate) fn words(&self, physical: PhysAddr) -> &'m [AtomicU64; N] {
+        let start = self.0.platform.pointer(physical).cast();
+        // SAFETY: as for `LinkedMemory::words`; `LinkedMemory::arrays` has compared the length.
+        unsafe { start.as_ref() }
     }
 }
 

@@ -115,7 +115,29 @@ impl MemoryType {
     pub const MAIR: Mair =
         Mair::new([Mair::NORMAL_NON_CACHEABLE, Mair::NORMAL_WRITE_BACK, Mair::DEVICE_NGNRE, 0, 0, 0, 0, 0]);
 
-    const ALL: [Self; 3] = [Self::NonCacheable, Self::WriteBack, Self::Device];
+    /// By [`attr_index`](Self::attr_index).
+    const BY_ATTR_INDEX: [Option<Self>; 8] =
+        [Some(Self::NonCacheable), Some(Self::WriteBack), Some(Self::Device), None, None, None, None, None];
+
+    /// By [`stage2_mem_attr`](Self::stage2_mem_attr).
+    const BY_STAGE2_MEM_ATTR: [Option<Self>; 16] = [
+        None,
+        Some(Self::Device),
+        None,
+        None,
+        None,
+        Some(Self::NonCacheable),
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        Some(Self::WriteBack),
+    ];
 
     /// AttrIndx of a stage-1 leaf.
     #[must_use]
@@ -182,22 +204,20 @@ pub struct LeafAttributes(u64);
 impl LeafAttributes {
     /// Attributes of a leaf for DMA: Access flag set, never executable; at stage 1 open to unprivileged transactions
     /// and tagged with the ASID.
-    #[inline]
     #[must_use]
-    pub fn new(stage: Stage, access: Access, memory: MemoryType) -> Self {
+    pub const fn new(stage: Stage, access: Access, memory: MemoryType) -> Self {
         let shareability = memory.shareability().code();
         Self(match stage {
             Stage::Stage1 => {
-                let read_only = matches!(access, Access::Read);
-                (STAGE1::AttrIndx.val(memory.attr_index())
-                    + STAGE1::AP1::SET
-                    + STAGE1::AP2.val(read_only.into())
-                    + STAGE1::SH.val(shareability)
-                    + STAGE1::AF::SET
-                    + STAGE1::NotGlobal::SET
-                    + STAGE1::PXN::SET
-                    + STAGE1::UXN::SET)
-                    .value
+                let read_only = matches!(access, Access::Read) as u64;
+                STAGE1::AttrIndx.val(memory.attr_index()).value
+                    | STAGE1::AP1::SET.value
+                    | STAGE1::AP2.val(read_only).value
+                    | STAGE1::SH.val(shareability).value
+                    | STAGE1::AF::SET.value
+                    | STAGE1::NotGlobal::SET.value
+                    | STAGE1::PXN::SET.value
+                    | STAGE1::UXN::SET.value
             }
             Stage::Stage2 => {
                 let permission = match access {
@@ -205,14 +225,46 @@ impl LeafAttributes {
                     Access::Write => STAGE2::S2AP::WriteOnly,
                     Access::ReadWrite => STAGE2::S2AP::ReadWrite,
                 };
-                (STAGE2::MemAttr.val(memory.stage2_mem_attr())
-                    + permission
-                    + STAGE2::SH.val(shareability)
-                    + STAGE2::AF::SET
-                    + STAGE2::XN::Never)
-                    .value
+                STAGE2::MemAttr.val(memory.stage2_mem_attr()).value
+                    | permission.value
+                    | STAGE2::SH.val(shareability).value
+                    | STAGE2::AF::SET.value
+                    | STAGE2::XN::Never.value
             }
         })
+    }
+}
+
+/// The attributes of all kinds of leaves at one stage, so that a map looks them up instead of putting them together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeafKinds([LeafAttributes; 16]);
+
+impl LeafKinds {
+    /// Those of `stage`.
+    #[must_use]
+    pub fn new(stage: Stage) -> Self {
+        let mut kinds = Self([LeafAttributes(0); 16]);
+        for access in [Access::Read, Access::Write, Access::ReadWrite] {
+            for memory in [MemoryType::NonCacheable, MemoryType::WriteBack, MemoryType::Device] {
+                if let Some(kind) = kinds.0.get_mut(Self::index(access, memory)) {
+                    *kind = LeafAttributes::new(stage, access, memory);
+                }
+            }
+        }
+        kinds
+    }
+
+    /// The attributes of leaves with this access and memory type.
+    #[inline]
+    #[must_use]
+    pub fn of(&self, access: Access, memory: MemoryType) -> LeafAttributes {
+        self.0.get(Self::index(access, memory)).copied().unwrap_or(LeafAttributes(0))
+    }
+
+    /// Less than 16, for all that the compiler knows.
+    #[inline]
+    const fn index(access: Access, memory: MemoryType) -> usize {
+        ((access as usize) << 2 | memory as usize) & 0xf
     }
 }
 
@@ -235,6 +287,18 @@ impl Format {
     pub const fn entry_log2_bytes(self, level: u8) -> u32 {
         let granule = self.granule.log2_bytes();
         granule + (LAST_LEVEL.saturating_sub(level) as u32) * (granule - 3)
+    }
+
+    /// The level at which one descriptor covers `1 << log2_bytes` bytes: [`entry_log2_bytes`](Self::entry_log2_bytes) the
+    /// other way round. The last one for what is no size of an entry.
+    #[inline]
+    #[must_use]
+    pub const fn level_of(self, log2_bytes: u32) -> u8 {
+        let mut level = 0;
+        while level < LAST_LEVEL && self.entry_log2_bytes(level) != log2_bytes {
+            level += 1;
+        }
+        level
     }
 
     /// The first level with blocks: 1 GiB and 2 MiB for 4 KiB granules, 32 MiB for 16 KiB, 512 MiB for 64 KiB (larger ones
@@ -281,37 +345,27 @@ impl Format {
         if reserved || !kind.is_set(DESCRIPTOR::VALID) {
             return Descriptor::Invalid;
         }
-        let physical = PhysAddr::new(raw & Self::ADDRESS).align_down(1 << self.entry_log2_bytes(level));
-        Descriptor::Leaf(self.decode_leaf(physical, raw))
+        Descriptor::Leaf(self.decode_leaf(self.entry_log2_bytes(level), raw))
     }
 
+    /// Decodes a descriptor that is known to be a block or page, of `1 << log2_bytes` bytes.
     #[inline]
-    fn decode_leaf(self, physical: PhysAddr, raw: u64) -> Leaf {
-        match self.stage {
-            Stage::Stage1 => {
-                let bits = LocalRegisterCopy::<u64, STAGE1::Register>::new(raw);
-                let access = match (bits.is_set(STAGE1::AP1), bits.is_set(STAGE1::AP2)) {
-                    (false, _) => None,
-                    (true, true) => Some(Access::Read),
-                    (true, false) => Some(Access::ReadWrite),
-                };
-                let index = bits.read(STAGE1::AttrIndx);
-                let memory = MemoryType::ALL.into_iter().find(|memory| memory.attr_index() == index);
-                Leaf { physical, access, memory }
-            }
-            Stage::Stage2 => {
-                let bits = LocalRegisterCopy::<u64, STAGE2::Register>::new(raw);
-                let access = match bits.read_as_enum(STAGE2::S2AP) {
-                    Some(STAGE2::S2AP::Value::ReadOnly) => Some(Access::Read),
-                    Some(STAGE2::S2AP::Value::WriteOnly) => Some(Access::Write),
-                    Some(STAGE2::S2AP::Value::ReadWrite) => Some(Access::ReadWrite),
-                    Some(STAGE2::S2AP::Value::None) | None => None,
-                };
-                let code = bits.read(STAGE2::MemAttr);
-                let memory = MemoryType::ALL.into_iter().find(|memory| memory.stage2_mem_attr() == code);
-                Leaf { physical, access, memory }
-            }
-        }
+    #[must_use]
+    pub fn decode_leaf(self, log2_bytes: u32, raw: u64) -> Leaf {
+        let physical = PhysAddr::new(raw & Self::ADDRESS & (u64::MAX << log2_bytes));
+        // Tables, because lookups are to be quick: the fields have few values.
+        let (access, memory) = match self.stage {
+            Stage::Stage1 => (
+                [None, Some(Access::ReadWrite), None, Some(Access::Read)].get((raw >> 6 & 0b11) as usize),
+                MemoryType::BY_ATTR_INDEX.get((raw >> 2 & 0b111) as usize),
+            ),
+            Stage::Stage2 => (
+                [None, Some(Access::Read), Some(Access::Write), Some(Access::ReadWrite)]
+                    .get((raw >> 6 & 0b11) as usize),
+                MemoryType::BY_STAGE2_MEM_ATTR.get((raw >> 2 & 0b1111) as usize),
+            ),
+        };
+        Leaf { physical, access: access.copied().flatten(), memory: memory.copied().flatten() }
     }
 }
 

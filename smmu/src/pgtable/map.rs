@@ -3,8 +3,8 @@
 use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::tables::{Spares, Table, Visit, load, replace, store};
-use super::{Access, MapError, MemoryType, PageTable};
+use super::tables::{Place, Spares, Visit, load, replace, store};
+use super::{Access, MapError, MemoryType, PageTable, TableConfig, fits};
 use crate::addr::{Iova, PhysAddr};
 use crate::arch::descriptor::{LAST_LEVEL, LeafAttributes};
 use crate::platform::Platform;
@@ -38,25 +38,60 @@ struct Run<'v> {
     shift: u32,
 }
 
-impl<'v> Run<'v> {
-    /// As many entries of `table` as `span` fills from its start on.
-    fn new(table: &Table<'v>, span: &Span) -> Self {
-        let entries = table.from(span.iova);
-        let wanted = usize::try_from(span.size_bytes >> table.shift).unwrap_or(usize::MAX);
-        Self { entries: entries.get(..wanted).unwrap_or(entries), level: table.level, shift: table.shift }
-    }
-
+impl Run<'_> {
+    #[inline(always)]
     const fn bytes(&self) -> u64 {
         (self.entries.len() as u64) << self.shift
     }
 }
 
 /// Where the next leaf belongs.
-enum Place<'v> {
+enum Spot<'v> {
     /// In these entries, the first of which is vacant.
     Run(Run<'v>),
-    /// In a table that does not exist: it is to hang on `entry`, now `raw`, of a table of this level.
-    NoTable { entry: &'v AtomicU64, raw: u64, level: u8 },
+    /// In a table that does not exist: it is to hang on the first entry of this place.
+    NoTable(Place<'v>),
+}
+
+impl<P: Platform> Visit<'_, P> {
+    /// Maps a range to `entries`, which lie side by side and cover `1 << shift` bytes each, if that is all of it and they
+    /// are all vacant.
+    #[inline(never)]
+    fn map_run(
+        &self,
+        entries: &[AtomicU64],
+        shift: u32,
+        iova: Iova,
+        physical: PhysAddr,
+        size_bytes: u64,
+        attributes: LeafAttributes,
+    ) -> Result<(), MapError> {
+        let level = self.table.format.level_of(shift);
+        let run = Run { entries, level, shift };
+        if run.bytes() == size_bytes && vacant_count(entries) == entries.len() {
+            self.table.write(&run, physical.get(), attributes);
+            self.table.platform.write_barrier();
+            return Ok(());
+        }
+        self.map_parts(iova, physical, size_bytes, attributes)
+    }
+
+    /// Maps what is not all vacant entries of one table.
+    #[inline(never)]
+    fn map_parts(
+        &self,
+        iova: Iova,
+        physical: PhysAddr,
+        size_bytes: u64,
+        attributes: LeafAttributes,
+    ) -> Result<(), MapError> {
+        let (table, whole) = (self.table, Span { iova: iova.get(), physical: physical.get(), size_bytes });
+        let mut spares = Spares::new(&table.tables);
+        table.survey(self, whole, &mut spares)?;
+        table.fill(self, whole, attributes, &mut spares)?;
+        table.platform.write_barrier();
+        Ok(())
+    }
 }
 
 impl<P: Platform> PageTable<P> {
@@ -76,52 +111,67 @@ impl<P: Platform> PageTable<P> {
         access: Access,
         memory: MemoryType,
     ) -> Result<(), MapError> {
-        let whole = self.check_map(iova, physical, size_bytes)?;
-        let attributes = LeafAttributes::new(self.config.stage, access, memory);
-        let visit = self.visit();
-        // Mostly the entries lie side by side in a table that exists: one walk, and a look at each before it is written.
-        if let Place::Run(run) = self.place(&visit, &whole)?
-            && run.bytes() == size_bytes
-            && let run = self.vacant(run, whole.iova)?
-            && run.bytes() == size_bytes
-        {
-            self.write(&run, whole.physical, attributes);
-        } else {
-            let mut spares = Spares::new(&self.tables);
-            self.survey(&visit, whole, &mut spares)?;
-            self.fill(&visit, whole, attributes, &mut spares)?;
+        let whole = Span { iova: iova.get(), physical: physical.get(), size_bytes };
+        if !self.is_mappable(&whole) {
+            return Err(self.why_unmappable(iova, physical, size_bytes));
         }
-        self.platform.write_barrier();
-        Ok(())
+        let attributes = self.leaves.of(access, memory);
+        let visit = self.visit();
+        // Mostly it is one entry of a table that exists: no calls, so that nothing has to be saved for them.
+        if self.config.coherent
+            && let Some(place) = visit.descend_quickly(whole.iova)
+            && self.takes_leaf(&place, &whole)
+        {
+            if size_bytes != 1 << place.shift {
+                return visit.map_run(place.cover(size_bytes), place.shift, iova, physical, size_bytes, attributes);
+            }
+            if let Some(entry) = place.entries.first() {
+                store(entry, self.format.leaf(place.level, physical, attributes));
+                self.platform.write_barrier();
+                return Ok(());
+            }
+        }
+        visit.map_parts(iova, physical, size_bytes, attributes)
     }
 
-    #[inline]
-    fn check_map(&self, iova: Iova, physical: PhysAddr, size_bytes: u64) -> Result<Span, MapError> {
-        let granule = self.config.granule;
+    /// Whether the first entry of `place` is free to become the leaf that `span` starts with.
+    #[inline(always)]
+    fn takes_leaf(&self, place: &Place<'_>, span: &Span) -> bool {
+        place.raw & 1 == 0 && place.level >= self.format.first_leaf_level() && span.starts_with_leaf(place.shift)
+    }
+
+    /// Whether a span is within bounds and made of whole granules.
+    #[inline(always)]
+    fn is_mappable(&self, span: &Span) -> bool {
+        let Span { iova, physical, size_bytes } = *span;
+        (iova | physical | size_bytes) & self.page_mask == 0
+            && size_bytes != 0
+            && fits(iova, size_bytes, self.input_bytes)
+            && fits(physical, size_bytes, self.output_bytes)
+    }
+
+    /// What is wrong with a range that cannot be mapped.
+    #[cold]
+    fn why_unmappable(&self, iova: Iova, physical: PhysAddr, size_bytes: u64) -> MapError {
+        let TableConfig { granule, input_bits, output_bits, .. } = self.config;
         if size_bytes == 0 {
-            return Err(MapError::Empty { iova });
+            MapError::Empty { iova }
+        } else if (iova.get() | physical.get() | size_bytes) & (granule.bytes() - 1) != 0 {
+            MapError::Misaligned { iova, physical, size_bytes, granule }
+        } else if !self.is_input(iova, size_bytes) {
+            MapError::InputOutOfRange { iova, size_bytes, input_bits }
+        } else {
+            MapError::OutputOutOfRange { physical, size_bytes, output_bits }
         }
-        if (iova.get() | physical.get() | size_bytes) & (granule.bytes() - 1) != 0 {
-            return Err(MapError::Misaligned { iova, physical, size_bytes, granule });
-        }
-        let (input_bits, output_bits) = (self.config.input_bits, self.config.output_bits);
-        if !self.is_input(iova, size_bytes) {
-            return Err(MapError::InputOutOfRange { iova, size_bytes, input_bits });
-        }
-        if physical.checked_add(size_bytes).is_none_or(|end| end.get() > 1 << output_bits) {
-            return Err(MapError::OutputOutOfRange { physical, size_bytes, output_bits });
-        }
-        Ok(Span { iova: iova.get(), physical: physical.get(), size_bytes })
     }
 
     /// Makes sure that all of `whole` is vacant, and reserves the tables that it lacks.
-    #[cold]
     fn survey(&self, visit: &Visit<'_, P>, whole: Span, spares: &mut Spares<'_, P>) -> Result<(), MapError> {
         let mut rest = whole;
         while rest.size_bytes != 0 {
-            let bytes = match self.place(visit, &rest)? {
-                Place::Run(run) => self.vacant(run, rest.iova)?.bytes(),
-                Place::NoTable { level, .. } => self.reserve(level, &rest, rest.iova == whole.iova, spares)?,
+            let bytes = match self.spot(visit, &rest)? {
+                Spot::Run(run) => self.vacant(run, rest.iova)?.bytes(),
+                Spot::NoTable(place) => self.reserve(place.level, &rest, rest.iova == whole.iova, spares)?,
             };
             rest.advance(bytes);
         }
@@ -149,26 +199,30 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Walks down to where the next leaf of `rest` belongs.
-    #[inline]
-    fn place<'v>(&self, visit: &'v Visit<'_, P>, rest: &Span) -> Result<Place<'v>, MapError> {
-        let mut table = visit.root();
-        loop {
-            let Some(entry) = table.from(rest.iova).first() else {
-                return Err(MapError::Overlap { iova: Iova::new(rest.iova) });
-            };
-            let raw = load(entry);
-            if let Some(below) = visit.below(&table, raw) {
-                // Whoever linked the table may not have come to clean the entry yet.
-                self.clean(slice::from_ref(entry));
-                table = below;
-            } else if raw & 1 == 1 {
-                return Err(MapError::Overlap { iova: Iova::new(rest.iova) });
-            } else if table.level >= self.format.first_leaf_level() && rest.starts_with_leaf(table.shift) {
-                return Ok(Place::Run(Run::new(&table, rest)));
-            } else {
-                return Ok(Place::NoTable { entry, raw, level: table.level });
-            }
+    #[inline(always)]
+    fn spot<'v>(&self, visit: &'v Visit<'_, P>, rest: &Span) -> Result<Spot<'v>, MapError> {
+        let overlap = MapError::Overlap { iova: Iova::new(rest.iova) };
+        let place =
+            if self.config.coherent { visit.descend(rest.iova) } else { self.descend_cleaning(visit, rest.iova) };
+        let place = place.ok_or(overlap)?;
+        if place.raw & 1 == 1 {
+            return Err(overlap);
         }
+        if self.takes_leaf(&place, rest) {
+            let entries = place.cover(rest.size_bytes);
+            Ok(Spot::Run(Run { entries, level: place.level, shift: place.shift }))
+        } else {
+            Ok(Spot::NoTable(place))
+        }
+    }
+
+    /// Walks down and cleans the entries on the way: whoever linked a table may not have come to that yet.
+    #[inline(never)]
+    fn descend_cleaning<'v>(&self, visit: &'v Visit<'_, P>, iova: u64) -> Option<Place<'v>> {
+        visit.descend_through(iova, |place| {
+            self.clean(place.entries.get(..1).unwrap_or_default());
+            true
+        })
     }
 
     /// Shortens a run that starts at `iova` to the entries before the first table.
@@ -185,7 +239,6 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Maps `whole`, which [`survey`](Self::survey) has found vacant.
-    #[cold]
     fn fill(
         &self,
         visit: &Visit<'_, P>,
@@ -195,26 +248,27 @@ impl<P: Platform> PageTable<P> {
     ) -> Result<(), MapError> {
         let mut rest = whole;
         while rest.size_bytes != 0 {
-            match self.place(visit, &rest)? {
-                Place::Run(run) => {
+            match self.spot(visit, &rest)? {
+                Spot::Run(run) => {
                     // Pages have been looked at; among blocks there may be tables to go down into.
                     let run = if run.level == LAST_LEVEL { run } else { self.vacant(run, rest.iova)? };
                     self.write(&run, rest.physical, attributes);
                     rest.advance(run.bytes());
                 }
-                Place::NoTable { entry, raw, .. } => self.link(entry, raw, spares)?,
+                Spot::NoTable(place) => self.link(&place, spares)?,
             }
         }
         Ok(())
     }
 
-    /// Hangs an empty table on `entry`, unless somebody else has just done so.
-    fn link(&self, entry: &AtomicU64, seen: u64, spares: &mut Spares<'_, P>) -> Result<(), MapError> {
+    /// Hangs an empty table on the first entry of `place`, unless somebody else has just done so.
+    fn link(&self, place: &Place<'_>, spares: &mut Spares<'_, P>) -> Result<(), MapError> {
+        let Some(entry) = place.entries.first() else { return Ok(()) };
         let table = spares.take()?;
         // The SMMU must find an empty table from the moment it finds it.
         self.clean(self.tables.words(table));
         self.platform.write_barrier();
-        if replace(entry, seen, self.format.table(table)) {
+        if replace(entry, place.raw, self.format.table(table)) {
             self.clean(slice::from_ref(entry));
         } else {
             spares.put(table);

@@ -33,7 +33,7 @@ pub use crate::arch::descriptor::{Access, MemoryType, Stage};
 
 use crate::addr::{Iova, PhysAddr};
 use crate::arch::attributes::{Granule, Mair};
-use crate::arch::descriptor::Format;
+use crate::arch::descriptor::{Format, LeafKinds};
 use crate::memory::DmaMemory;
 use crate::platform::Platform;
 use geometry::Geometry;
@@ -65,7 +65,13 @@ pub struct PageTable<P: Platform> {
     platform: &'static P,
     config: TableConfig,
     format: Format,
+    leaves: LeafKinds,
     geometry: Geometry,
+    /// The bits of an address that lie within a page.
+    page_mask: u64,
+    /// How many bytes there are input addresses for, and output addresses.
+    input_bytes: u64,
+    output_bytes: u64,
     root: DmaMemory<P>,
     tables: Tables<P>,
     kept: AtomicBool,
@@ -88,7 +94,11 @@ impl<P: Platform> PageTable<P> {
             platform,
             config: *config,
             format: Format { stage: config.stage, granule: config.granule },
+            leaves: LeafKinds::new(config.stage),
             geometry,
+            page_mask: config.granule.bytes() - 1,
+            input_bytes: 1 << config.input_bits,
+            output_bytes: 1 << config.output_bits,
             root,
             tables: Tables::new(platform, config.granule),
             kept: AtomicBool::new(false),
@@ -139,17 +149,19 @@ impl<P: Platform> PageTable<P> {
     fn free_tables(&mut self) {
         let mut list = TableList::EMPTY;
         let visit = self.visit();
-        visit.gather_below(visit.root(), &mut list);
+        visit.gather_below(self.root.words(), self.geometry.start_level, &mut list);
         drop(visit);
         self.tables.free_now(list);
         self.tables.free_waiting();
     }
 
+    #[inline(always)]
     fn visit(&self) -> Visit<'_, P> {
         Visit::new(self)
     }
 
     /// Makes stores to descriptors visible to an SMMU that does not snoop, once a barrier follows.
+    #[inline]
     fn clean(&self, words: &[core::sync::atomic::AtomicU64]) {
         if !self.config.coherent {
             self.platform.clean_cache(core::ptr::NonNull::from(words).cast(), size_of_val(words));
@@ -157,9 +169,16 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Whether `size_bytes` bytes at `iova` are input addresses.
+    #[inline]
     fn is_input(&self, iova: Iova, size_bytes: u64) -> bool {
-        iova.checked_add(size_bytes).is_some_and(|end| end.get() <= 1 << self.config.input_bits)
+        fits(iova.get(), size_bytes, self.input_bytes)
     }
+}
+
+/// Whether `size_bytes` bytes from `start` on lie in a space of `space_bytes`.
+#[inline]
+fn fits(start: u64, size_bytes: u64, space_bytes: u64) -> bool {
+    space_bytes.checked_sub(start).is_some_and(|rest| size_bytes <= rest)
 }
 
 impl<P: Platform> Drop for PageTable<P> {

@@ -3,10 +3,11 @@
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::PageTable;
+use super::geometry::Geometry;
 use crate::addr::PhysAddr;
 use crate::arch::attributes::Granule;
-use crate::arch::descriptor::{Format, LAST_LEVEL};
-use crate::memory::LinkedMemory;
+use crate::arch::descriptor::LAST_LEVEL;
+use crate::memory::{LinkedArrays, LinkedMemory};
 use crate::platform::{OutOfDmaMemory, Platform};
 
 /// Reads a descriptor.
@@ -181,85 +182,125 @@ impl<P: Platform> Drop for Spares<'_, P> {
     }
 }
 
-/// A table on the way down.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Table<'v> {
-    pub(super) words: &'v [AtomicU64],
+/// Where a descent ends: at an entry that leads no further.
+pub(super) struct Place<'v> {
+    /// The entry, and those after it in its table. Never empty.
+    pub(super) entries: &'v [AtomicU64],
+    /// What the entry held.
+    pub(super) raw: u64,
     pub(super) level: u8,
-    /// log2 of the bytes that one entry covers.
+    /// log2 of the bytes that an entry covers.
     pub(super) shift: u32,
 }
 
-impl<'v> Table<'v> {
-    /// The entry for an input address, and those after it. Tables have a power of two of entries.
-    #[inline]
-    pub(super) fn from(&self, iova: u64) -> &'v [AtomicU64] {
-        #[allow(clippy::cast_possible_truncation, reason = "only the bits below the table's length are kept")]
-        let index = (iova >> self.shift) as usize & self.words.len().wrapping_sub(1);
-        self.words.get(index..).unwrap_or_default()
+impl<'v> Place<'v> {
+    /// The entry `index` of a table.
+    #[inline(always)]
+    fn at(table: &'v [AtomicU64], index: usize, level: u8, shift: u32) -> Option<Self> {
+        let raw = load(table.get(index)?);
+        Some(Self { entries: table.get(index..).unwrap_or_default(), raw, level, shift })
+    }
+
+    /// The first `size_bytes` of the entries, or all of them if they are fewer.
+    #[inline(always)]
+    pub(super) fn cover(&self, size_bytes: u64) -> &'v [AtomicU64] {
+        let wanted = usize::try_from(size_bytes >> self.shift).unwrap_or(usize::MAX);
+        self.entries.get(..wanted).unwrap_or(self.entries)
     }
 }
 
 /// While it lives, no table that was reachable when it began is freed.
 pub(super) struct Visit<'t, P: Platform> {
-    table: &'t PageTable<P>,
-    /// The table's, at hand on the way down.
-    format: Format,
-    bits_per_level: u32,
+    pub(super) table: &'t PageTable<P>,
 }
 
 impl<'t, P: Platform> Visit<'t, P> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(table: &'t PageTable<P>) -> Self {
         table.tables.visitors.fetch_add(1, Ordering::SeqCst);
-        Self { table, format: table.format, bits_per_level: table.geometry.bits_per_level }
+        Self { table }
     }
 
-    /// The first table; concatenated ones are one.
-    #[inline]
-    pub(super) fn root(&self) -> Table<'_> {
-        let geometry = &self.table.geometry;
-        Table { words: self.table.root.words(), level: geometry.start_level, shift: geometry.start_shift }
+    /// Walks down for `iova` to the entry that leads no further. `None` if the first table has no entry for it.
+    #[inline(never)]
+    pub(super) fn descend(&self, iova: u64) -> Option<Place<'_>> {
+        self.descend_through(iova, |_| true)
     }
 
-    /// The table that `raw`, an entry of `table`, points at, if it does.
-    #[inline]
-    pub(super) fn below(&self, table: &Table<'_>, raw: u64) -> Option<Table<'_>> {
-        let address = self.format.next_table(table.level, raw)?;
-        let shift = table.shift - self.bits_per_level;
-        Some(Table { words: self.table.tables.words(address), level: table.level + 1, shift })
+    /// Likewise, inline, and only for tables of 4 KiB, which are the most common; `None` for others.
+    #[inline(always)]
+    pub(super) fn descend_quickly(&self, iova: u64) -> Option<Place<'_>> {
+        self.descend_in(&self.table.tables.memory.arrays::<512>()?, iova, |_| true)
     }
 
-    /// Takes the table that `raw` points at, an entry which the caller has just cleared, and all tables below it.
-    pub(super) fn gather(&self, parent: &Table<'_>, raw: u64, list: &mut TableList) {
-        if let Some(table) = self.below(parent, raw)
-            && let Some(address) = self.format.next_table(parent.level, raw)
-        {
-            self.gather_below(table, list);
-            list.push(&self.table.tables, address);
+    /// Likewise, but ends above a table already where `enter` does not want to go into it.
+    #[inline(never)]
+    pub(super) fn descend_through(&self, iova: u64, enter: impl Fn(&Place<'_>) -> bool) -> Option<Place<'_>> {
+        let memory = &self.table.tables.memory;
+        if let Some(tables) = memory.arrays::<512>() {
+            self.descend_in(&tables, iova, enter)
+        } else if let Some(tables) = memory.arrays::<2048>() {
+            self.descend_in(&tables, iova, enter)
+        } else {
+            self.descend_in(&memory.arrays::<8192>()?, iova, enter)
         }
     }
 
-    /// Takes all tables below `table`, which nobody else looks at. Entries that are no tables are left as they are.
-    pub(super) fn gather_below(&self, table: Table<'_>, list: &mut TableList) {
+    /// The walk, through tables of `N` entries. Unrolled by the compiler, with shifts that it knows.
+    #[inline(always)]
+    fn descend_in<'v, const N: usize>(
+        &'v self,
+        tables: &LinkedArrays<'v, P, N>,
+        iova: u64,
+        enter: impl Fn(&Place<'_>) -> bool,
+    ) -> Option<Place<'v>> {
+        let Geometry { start_level, start_shift, .. } = self.table.geometry;
+        let root = self.table.root.words();
+        #[allow(clippy::cast_possible_truncation, reason = "an index beyond the first table stays one")]
+        let mut place = Place::at(root, (iova >> start_shift) as usize, start_level, start_shift)?;
+        for level in 1..=LAST_LEVEL {
+            if level > start_level {
+                let Some(table) = self.table.format.next_table(level - 1, place.raw).filter(|_| enter(&place)) else {
+                    return Some(Place { level: level - 1, ..place });
+                };
+                let shift = u32::from(LAST_LEVEL + 1 - level) * N.ilog2() + 3;
+                #[allow(clippy::cast_possible_truncation, reason = "only the low bits are kept")]
+                let index = (iova >> shift) as usize & (N - 1);
+                place = Place::at(tables.words(table), index, level, shift)?;
+            }
+        }
+        Some(Place { level: LAST_LEVEL, ..place })
+    }
+
+    /// Takes the table that `raw` points at, an entry at `level` which the caller has just cleared, and all tables below it.
+    pub(super) fn gather(&self, level: u8, raw: u64, list: &mut TableList) {
+        if let Some(table) = self.table.format.next_table(level, raw) {
+            self.gather_below(self.table.tables.words(table), level + 1, list);
+            list.push(&self.table.tables, table);
+        }
+    }
+
+    /// Takes all tables below one at `level`, which nobody else looks at. Entries that are no tables are left as they are.
+    pub(super) fn gather_below(&self, words: &[AtomicU64], level: u8, list: &mut TableList) {
         // Pages have nothing below them: a table of pages goes without being read.
-        if table.level == LAST_LEVEL {
+        if level == LAST_LEVEL {
             return;
         }
-        for entry in table.words {
+        for entry in words {
             let raw = load(entry);
-            if self.format.next_table(table.level, raw).is_some() && replace(entry, raw, 0) {
-                self.gather(&table, raw, list);
+            if self.table.format.next_table(level, raw).is_some() && replace(entry, raw, 0) {
+                self.gather(level, raw, list);
             }
         }
     }
 }
 
 impl<P: Platform> Drop for Visit<'_, P> {
+    #[inline(always)]
     fn drop(&mut self) {
         let tables = &self.table.tables;
-        let others = tables.visitors.fetch_sub(1, Ordering::SeqCst) != 1;
-        if !others && tables.waiting.load(Ordering::Relaxed) != 0 {
+        let was_last = tables.visitors.fetch_sub(1, Ordering::SeqCst) == 1;
+        if tables.waiting.load(Ordering::Relaxed) != 0 && was_last {
             tables.free_waiting();
         }
     }

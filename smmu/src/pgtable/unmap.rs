@@ -4,8 +4,8 @@ use core::fmt;
 use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::tables::{Table, TableList, Visit, load, replace, store};
-use super::{PageTable, UnmapError};
+use super::tables::{TableList, Visit, load, replace, store};
+use super::{PageTable, TableConfig, UnmapError};
 use crate::addr::Iova;
 use crate::arch::attributes::Granule;
 use crate::arch::descriptor::LAST_LEVEL;
@@ -85,13 +85,6 @@ impl Span {
         self.iova = self.iova.wrapping_add(bytes);
         self.size_bytes = self.size_bytes.saturating_sub(bytes);
     }
-
-    /// As many entries of `table` as the span covers from its start on.
-    fn entries<'v>(&self, table: &Table<'v>) -> &'v [AtomicU64] {
-        let entries = table.from(self.iova);
-        let wanted = usize::try_from(self.size_bytes >> table.shift).unwrap_or(usize::MAX);
-        entries.get(..wanted).unwrap_or(entries)
-    }
 }
 
 /// Neighbouring leaves of one table.
@@ -107,6 +100,48 @@ impl Leaves<'_> {
     }
 }
 
+impl<'t, P: Platform> Visit<'t, P> {
+    /// Unmaps a range of `entries` that lie side by side and cover `1 << shift` bytes each, if they are all of it, all
+    /// leaves, and not all of a table.
+    #[inline(never)]
+    fn unmap_run(
+        &self,
+        entries: &[AtomicU64],
+        shift: u32,
+        iova: Iova,
+        size_bytes: u64,
+    ) -> Result<Unmapped<'t, P>, UnmapError> {
+        let table = self.table;
+        let leaves = Leaves { entries, level: table.format.level_of(shift), shift };
+        if leaves.bytes() == size_bytes
+            && !table.fills_removable_table(&leaves)
+            && table.leaf_count(leaves.level, entries) == entries.len()
+        {
+            table.clear_entries(entries);
+            table.platform.write_barrier();
+            let stale = Stale::Leaves { level: Some(leaves.level) };
+            return Ok(Unmapped { table, start: iova, size_bytes, stale, removed: TableList::EMPTY });
+        }
+        self.unmap_parts(iova, size_bytes)
+    }
+
+    /// Unmaps what is not all in one table, or all of one.
+    #[inline(never)]
+    fn unmap_parts(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<'t, P>, UnmapError> {
+        let (table, whole) = (self.table, Span { iova: iova.get(), size_bytes });
+        let level = table.common_level(self, whole)?;
+        let mut removed = TableList::EMPTY;
+        let mut rest = whole;
+        while rest.size_bytes != 0 {
+            let bytes = table.clear_next(self, &rest, &mut removed);
+            rest.advance(bytes);
+        }
+        table.platform.write_barrier();
+        let stale = if removed.is_empty() { Stale::Leaves { level } } else { Stale::TablesAndLeaves };
+        Ok(Unmapped { table, start: iova, size_bytes, stale, removed })
+    }
+}
+
 impl<P: Platform> PageTable<P> {
     /// Unmaps `size_bytes` bytes at `iova`: any number of whole pages and blocks, without gaps. They need not be those of
     /// one [`map`](Self::map).
@@ -117,30 +152,42 @@ impl<P: Platform> PageTable<P> {
     ///
     /// [`UnmapError`]; then nothing has changed.
     pub fn unmap(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<'_, P>, UnmapError> {
-        let granule = self.config.granule;
-        if size_bytes == 0 {
-            return Err(UnmapError::Empty { iova });
-        }
-        if (iova.get() | size_bytes) & (granule.bytes() - 1) != 0 {
-            return Err(UnmapError::Misaligned { iova, size_bytes, granule });
-        }
-        if !self.is_input(iova, size_bytes) {
-            return Err(UnmapError::InputOutOfRange { iova, size_bytes, input_bits: self.config.input_bits });
+        if (iova.get() | size_bytes) & self.page_mask != 0 || size_bytes == 0 || !self.is_input(iova, size_bytes) {
+            return Err(self.why_no_range(iova, size_bytes));
         }
         let whole = Span { iova: iova.get(), size_bytes };
         let visit = self.visit();
-        let mut removed = TableList::EMPTY;
-        let first = self.leaves(&visit, &whole)?;
-        let level = if first.bytes() == size_bytes && !self.fills_removable_table(&first) {
-            self.clear_entries(first.entries);
-            Some(first.level)
+        // Mostly it is one entry: no calls, so that nothing has to be saved for them.
+        if self.config.coherent
+            && let Some(place) = visit.descend_quickly(whole.iova)
+            && place.raw & 1 == 1
+            && whole.starts_with_entry(place.shift)
+        {
+            if size_bytes != 1 << place.shift {
+                return visit.unmap_run(place.cover(size_bytes), place.shift, iova, size_bytes);
+            }
+            if let Some(entry) = place.entries.first() {
+                store(entry, 0);
+                // Whoever invalidates, on whatever CPU: the SMMU walks again only after it sees the entries cleared.
+                self.platform.write_barrier();
+                let stale = Stale::Leaves { level: Some(place.level) };
+                return Ok(Unmapped { table: self, start: iova, size_bytes, stale, removed: TableList::EMPTY });
+            }
+        }
+        visit.unmap_parts(iova, size_bytes)
+    }
+
+    /// What is wrong with a range that cannot be unmapped.
+    #[cold]
+    fn why_no_range(&self, iova: Iova, size_bytes: u64) -> UnmapError {
+        let TableConfig { granule, input_bits, .. } = self.config;
+        if size_bytes == 0 {
+            UnmapError::Empty { iova }
+        } else if (iova.get() | size_bytes) & self.page_mask != 0 {
+            UnmapError::Misaligned { iova, size_bytes, granule }
         } else {
-            self.clear_parts(&visit, whole, &first, &mut removed)?
-        };
-        // Whoever invalidates, on whatever CPU: the SMMU walks again only after it sees the entries cleared.
-        self.platform.write_barrier();
-        let stale = if removed.is_empty() { Stale::Leaves { level } } else { Stale::TablesAndLeaves };
-        Ok(Unmapped { table: self, start: iova, size_bytes, stale, removed })
+            UnmapError::InputOutOfRange { iova, size_bytes, input_bits }
+        }
     }
 
     /// Whether `leaves` are all of a table that may be removed.
@@ -148,26 +195,9 @@ impl<P: Platform> PageTable<P> {
         leaves.level != self.geometry.start_level && leaves.entries.len() >> self.geometry.bits_per_level != 0
     }
 
-    /// Unmaps what is not all in one table, or all of one. Returns the level of the leaves if they share one.
-    #[cold]
-    fn clear_parts(
-        &self,
-        visit: &Visit<'_, P>,
-        whole: Span,
-        first: &Leaves<'_>,
-        removed: &mut TableList,
-    ) -> Result<Option<u8>, UnmapError> {
-        let level = self.common_level(visit, whole, first)?;
-        let mut rest = whole;
-        while rest.size_bytes != 0 {
-            let bytes = self.clear_next(visit, &rest, removed);
-            rest.advance(bytes);
-        }
-        Ok(level)
-    }
-
-    /// Makes sure that `whole`, which starts with `first`, consists of whole leaves. Returns their level if they share one.
-    fn common_level(&self, visit: &Visit<'_, P>, whole: Span, first: &Leaves<'_>) -> Result<Option<u8>, UnmapError> {
+    /// Makes sure that `whole` consists of whole leaves. Returns their level if they share one.
+    fn common_level(&self, visit: &Visit<'_, P>, whole: Span) -> Result<Option<u8>, UnmapError> {
+        let first = self.leaves(visit, &whole)?;
         let mut level = Some(first.level);
         let mut rest = whole;
         rest.advance(first.bytes());
@@ -180,30 +210,25 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Walks down to the leaves that `rest` starts with; at least one.
-    #[inline]
+    #[inline(always)]
     fn leaves<'v>(&self, visit: &'v Visit<'_, P>, rest: &Span) -> Result<Leaves<'v>, UnmapError> {
         let not_mapped = UnmapError::NotMapped { iova: Iova::new(rest.iova) };
-        let mut table = visit.root();
-        loop {
-            let raw = load(table.from(rest.iova).first().ok_or(not_mapped)?);
-            if let Some(below) = visit.below(&table, raw) {
-                table = below;
-                continue;
-            }
-            if raw & 1 == 0 {
-                return Err(not_mapped);
-            }
-            if !rest.starts_with_entry(table.shift) {
-                let block_bytes = 1 << table.shift;
-                let iova = Iova::new(rest.iova).align_down(block_bytes);
-                return Err(UnmapError::SplitsBlock { iova, block_bytes });
-            }
-            let entries = rest.entries(&table);
-            let entries = entries.get(..self.leaf_count(table.level, entries)).unwrap_or(entries);
-            // The first has just been seen. If it has gone since, say so instead of going round for ever.
-            let leaves = Leaves { entries, level: table.level, shift: table.shift };
-            return if entries.is_empty() { Err(not_mapped) } else { Ok(leaves) };
+        let place = visit.descend(rest.iova).ok_or(not_mapped)?;
+        if place.raw & 1 == 0 {
+            return Err(not_mapped);
         }
+        if !rest.starts_with_entry(place.shift) {
+            let block_bytes = 1 << place.shift;
+            let iova = Iova::new(rest.iova).align_down(block_bytes);
+            return Err(UnmapError::SplitsBlock { iova, block_bytes });
+        }
+        let entries = place.cover(rest.size_bytes);
+        let entries = entries.get(..self.leaf_count(place.level, entries)).unwrap_or(entries);
+        // The first has just been seen. If it has gone since, say so instead of going round for ever.
+        if entries.is_empty() {
+            return Err(not_mapped);
+        }
+        Ok(Leaves { entries, level: place.level, shift: place.shift })
     }
 
     /// How many leaves come before the first entry that is none. Eight are tested at a time.
@@ -223,31 +248,28 @@ impl<P: Platform> PageTable<P> {
 
     /// Clears what `rest` starts with: a table, or the leaves side by side in one. Returns how many bytes that was.
     fn clear_next(&self, visit: &Visit<'_, P>, rest: &Span, removed: &mut TableList) -> u64 {
-        let mut table = visit.root();
         loop {
-            let Some(entry) = table.from(rest.iova).first() else { return rest.size_bytes };
-            let raw = load(entry);
-            match visit.below(&table, raw) {
-                Some(below) if !rest.starts_with_entry(table.shift) => table = below,
-                Some(_) => {
-                    if replace(entry, raw, 0) {
-                        self.clean(slice::from_ref(entry));
-                        visit.gather(&table, raw, removed);
-                        return 1 << table.shift;
-                    }
-                }
-                None => {
-                    let entries = rest.entries(&table);
-                    let is_table = |entry: &AtomicU64| self.format.next_table(table.level, load(entry)).is_some();
-                    let count = match table.level {
-                        LAST_LEVEL => entries.len(),
-                        // Blocks may have tables for neighbours.
-                        _ => entries.iter().position(is_table).unwrap_or(entries.len()),
-                    };
-                    let entries = entries.get(..count).unwrap_or(entries);
-                    self.clear_entries(entries);
-                    return (entries.len() as u64) << table.shift;
-                }
+            // Not into tables that go as a whole.
+            let place = visit.descend_through(rest.iova, |place| !rest.starts_with_entry(place.shift));
+            let Some(place) = place else { return rest.size_bytes };
+            let is_table = |raw| self.format.next_table(place.level, raw).is_some();
+            if !is_table(place.raw) {
+                let entries = place.cover(rest.size_bytes);
+                let count = match place.level {
+                    LAST_LEVEL => entries.len(),
+                    // Blocks may have tables for neighbours.
+                    _ => entries.iter().position(|entry| is_table(load(entry))).unwrap_or(entries.len()),
+                };
+                let entries = entries.get(..count).unwrap_or(entries);
+                self.clear_entries(entries);
+                return (entries.len() as u64) << place.shift;
+            }
+            if let Some(entry) = place.entries.first()
+                && replace(entry, place.raw, 0)
+            {
+                self.clean(slice::from_ref(entry));
+                visit.gather(place.level, place.raw, removed);
+                return 1 << place.shift;
             }
         }
     }

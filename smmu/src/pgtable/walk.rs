@@ -1,8 +1,9 @@
 //! Looking things up, as the SMMU would: nothing here writes.
 
+use core::cell::Cell;
 use core::fmt;
 
-use super::tables::load;
+use super::tables::{Place, Visit};
 use super::{Access, MemoryType, PageTable};
 use crate::addr::{Iova, PhysAddr};
 use crate::arch::descriptor::{Descriptor, Format, LAST_LEVEL, Leaf};
@@ -63,58 +64,68 @@ impl fmt::Display for Walk {
             match self.format.decode(level, raw) {
                 Descriptor::Invalid => f.write_str("invalid")?,
                 Descriptor::Table(table) => write!(f, "table at {table}")?,
-                Descriptor::Leaf(leaf) => translation(self.format, level, leaf, self.iova).fmt(f)?,
+                Descriptor::Leaf(leaf) => {
+                    translation(level, self.format.entry_log2_bytes(level), leaf, self.iova).fmt(f)?
+                }
             }
         }
         if self.descriptors == [None; LAST_LEVEL as usize + 1] { f.write_str(" not an input address") } else { Ok(()) }
     }
 }
 
-/// What `leaf`, found at `level`, makes of `iova`.
-fn translation(format: Format, level: u8, leaf: Leaf, iova: Iova) -> Translation {
-    let leaf_bytes = 1 << format.entry_log2_bytes(level);
+/// What `leaf`, found at `level` where an entry covers `1 << shift` bytes, makes of `iova`.
+#[inline(always)]
+fn translation(level: u8, shift: u32, leaf: Leaf, iova: Iova) -> Translation {
+    let leaf_bytes = 1 << shift;
     let physical = PhysAddr::new(leaf.physical.get() | (iova.get() & (leaf_bytes - 1)));
     Translation { physical, level, leaf_bytes, access: leaf.access, memory: leaf.memory }
+}
+
+impl<P: Platform> Visit<'_, P> {
+    /// What `iova` is translated to by tables of whatever size.
+    #[inline(never)]
+    fn translate(self, iova: Iova) -> Option<Translation> {
+        self.table.translate(&self.descend(iova.get())?, iova)
+    }
 }
 
 impl<P: Platform> PageTable<P> {
     /// What `iova` is translated to, or `None` if it is not mapped.
     #[must_use]
     pub fn walk(&self, iova: Iova) -> Option<Translation> {
-        let mut end = None;
-        self.descend(iova, |level, raw| end = Some((level, raw)));
-        let (level, raw) = end?;
-        match self.format.decode(level, raw) {
-            Descriptor::Leaf(leaf) => Some(translation(self.format, level, leaf, iova)),
-            Descriptor::Invalid | Descriptor::Table(_) => None,
+        if !self.is_input(iova, 1) {
+            return None;
         }
+        let visit = self.visit();
+        match visit.descend_quickly(iova.get()) {
+            Some(place) => self.translate(&place, iova),
+            None => visit.translate(iova),
+        }
+    }
+
+    /// What a descent for `iova` found.
+    #[inline(always)]
+    fn translate(&self, place: &Place<'_>, iova: Iova) -> Option<Translation> {
+        // It is no table, and nobody writes a reserved descriptor here.
+        let leaf = (place.raw & 1 == 1).then(|| self.format.decode_leaf(place.shift, place.raw))?;
+        Some(translation(place.level, place.shift, leaf, iova))
     }
 
     /// The descriptors that a walk for `iova` meets, for people to read.
     #[must_use]
     pub fn trace(&self, iova: Iova) -> Walk {
-        let mut descriptors = [None; LAST_LEVEL as usize + 1];
-        self.descend(iova, |level, raw| {
-            if let Some(slot) = descriptors.get_mut(usize::from(level)) {
-                *slot = Some(raw);
+        let descriptors = [const { Cell::new(None) }; LAST_LEVEL as usize + 1];
+        let meet = |place: &Place<'_>| {
+            if let Some(slot) = descriptors.get(usize::from(place.level)) {
+                slot.set(Some(place.raw));
             }
-        });
-        Walk { iova, format: self.format, descriptors }
-    }
-
-    /// Hands each descriptor on the way to `iova` to `meet`, with its level. None if it is not an input address.
-    #[inline]
-    fn descend(&self, iova: Iova, mut meet: impl FnMut(u8, u64)) {
-        if !self.is_input(iova, 1) {
-            return;
+            true
+        };
+        if self.is_input(iova, 1)
+            && let Some(last) = self.visit().descend_through(iova.get(), meet)
+        {
+            meet(&last);
         }
-        let visit = self.visit();
-        let mut next = Some(visit.root());
-        while let Some(table) = next {
-            let Some(entry) = table.from(iova.get()).first() else { return };
-            let raw = load(entry);
-            meet(table.level, raw);
-            next = visit.below(&table, raw);
-        }
+        Walk { iova, format: self.format, descriptors: descriptors.map(|slot| slot.get()) }
     }
 }
