@@ -47,6 +47,14 @@ unsafe impl RawMutex for IrqLock {
 /// A mutex that masks this CPU's interrupts while it is held.
 pub type IrqMutex<T> = lock_api::Mutex<IrqLock, T>;
 
+/// What `f` returns, which is not interrupted.
+pub fn with_interrupts_masked<T>(f: impl FnOnce() -> T) -> T {
+    let daif = mask_interrupts();
+    let result = f();
+    DAIF.set(daif);
+    result
+}
+
 /// Masks IRQs and returns what PSTATE.DAIF was before.
 fn mask_interrupts() -> u64 {
     let daif = DAIF.get();

@@ -12,6 +12,7 @@ use aarch64_cpu::registers::{CNTFRQ_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0
 
 use crate::devicetree::{self, DeviceTree};
 use crate::interrupts::{self, InterruptError};
+use crate::sync::IrqMutex;
 
 /// The virtual timer among the `interrupts` of the timer's node: secure, non-secure, virtual, hypervisor.
 const VIRTUAL: usize = 2;
@@ -19,6 +20,8 @@ const VIRTUAL: usize = 2;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 static EXPIRED: AtomicU64 = AtomicU64::new(0);
+/// What the next interrupt is to do.
+static TASK: IrqMutex<Option<Box<dyn FnOnce() + Send>>> = IrqMutex::new(None);
 
 /// Time since the counter started, which is about when the machine did. Never goes back.
 #[must_use]
@@ -73,6 +76,13 @@ pub fn start(after: Duration) {
     barrier::isb(barrier::SY);
 }
 
+/// Has `task` run in the timer's interrupt, `after` now. A request of [`start`] or this that is still pending is replaced.
+pub fn run_after(after: Duration, task: Box<dyn FnOnce() + Send>) {
+    let replaced = TASK.lock().replace(task);
+    start(after);
+    drop(replaced);
+}
+
 /// How many of the interrupts asked for by [`start`] have come.
 #[must_use]
 pub fn expired() -> u64 {
@@ -84,4 +94,8 @@ fn expire() {
     CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::CLEAR);
     barrier::isb(barrier::SY);
     EXPIRED.fetch_add(1, Ordering::Relaxed);
+    let task = TASK.lock().take();
+    if let Some(task) = task {
+        task();
+    }
 }

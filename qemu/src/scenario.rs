@@ -24,7 +24,9 @@ pub struct Scenario {
 pub enum Devices {
     /// A disk, a source of random bytes, and two devices that do what they should not.
     Demo,
-    /// The latter two, and one more on a bus of its own.
+    /// A disk, and a source of random bytes that does at once what it is told to, as often as it is told.
+    Storm,
+    /// An `edu`, an `iommu-testdev`, and another one on a bus of its own.
     Strays,
 }
 
@@ -33,6 +35,11 @@ impl Devices {
     pub fn list(self, disk: &Path) -> Vec<Device> {
         match self {
             Self::Demo => Machine::demo(disk).devices,
+            Self::Storm => {
+                // With an event file descriptor, many notifications in a row may count as one.
+                let eager = "virtio-rng-pci,iommu_platform=on,disable-legacy=on,ioeventfd=off".to_owned();
+                vec![Device::virtio_blk(disk), Device::new(DeviceKind::Other(eager))]
+            }
             Self::Strays => vec![
                 Device::new(DeviceKind::Edu),
                 Device::new(DeviceKind::IommuTestdev),
@@ -47,13 +54,14 @@ impl fmt::Display for Devices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Demo => "disk, random bytes, edu and iommu-testdev behind an SMMUv3",
+            Self::Storm => "disk and random bytes behind an SMMUv3",
             Self::Strays => "edu, and an iommu-testdev on each of two buses, behind an SMMUv3",
         })
     }
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: [Scenario; 12] = [
+pub const SCENARIOS: [Scenario; 14] = [
     Scenario {
         name: "demo",
         shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
@@ -65,6 +73,18 @@ pub const SCENARIOS: [Scenario; 12] = [
         shows: "every event that QEMU's SMMU can raise, raised by a device and decoded",
         devices: Devices::Strays,
         reads_disk: false,
+    },
+    Scenario {
+        name: "event-storm",
+        shows: "a virtio device whose queue is not mapped, told to use it again and again while a disk is being read",
+        devices: Devices::Storm,
+        reads_disk: true,
+    },
+    Scenario {
+        name: "poisoned-queue",
+        shows: "commands that are none in the SMMU's queue, and the disk read that goes on all the same",
+        devices: Devices::Demo,
+        reads_disk: true,
     },
     Scenario {
         name: "hello",

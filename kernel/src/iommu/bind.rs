@@ -48,6 +48,9 @@ fn name(function: &PciFunction) -> String {
     }
 }
 
+/// The limit of addresses that a device may put on the bus, where nothing limits it.
+pub const NO_LIMIT: u64 = u64::MAX;
+
 /// Why a device gets no DMA. Its bus mastering is off, and its streams abort.
 #[derive(Debug)]
 pub enum BindError {

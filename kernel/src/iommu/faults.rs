@@ -4,7 +4,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use smmu::device::Smmu;
-use smmu::iommu::FaultReport;
 use smmu::iommu::fwspec::Phandle;
 
 use super::{IOMMUS, counts};
@@ -16,14 +15,6 @@ const TURNS: usize = 64;
 
 /// The SMMUs whose interrupts cannot be had, or cannot be relied on.
 static POLLED: IrqMutex<Vec<(Phandle, Arc<Smmu<Kernel>>)>> = IrqMutex::new(Vec::new());
-
-/// Is shown every event.
-static OBSERVER: IrqMutex<fn(&FaultReport)> = IrqMutex::new(|_| ());
-
-/// Has `observer` shown every event from here on, in place of the one before. It is called in interrupts, too.
-pub fn observe(observer: fn(&FaultReport)) {
-    *OBSERVER.lock() = observer;
-}
 
 /// Has [`poll`] look after an SMMU that cannot call for itself.
 pub(super) fn poll_for(phandle: Phandle, smmu: &Arc<Smmu<Kernel>>) {
@@ -45,8 +36,6 @@ pub(super) fn handle(phandle: Phandle, smmu: &Arc<Smmu<Kernel>>) {
         let drained = smmu.drain_events(|event| {
             counts::add_event();
             let report = IOMMUS.attribute(phandle, event);
-            let observer = *OBSERVER.lock();
-            observer(&report);
             if report.is_due {
                 log::warn!(target: "iommu", "DMA stopped: {report}");
             }

@@ -9,11 +9,11 @@ mod counts;
 mod device_dma;
 mod faults;
 
-pub use bind::{BindError, Bound, add_devices};
+pub use bind::{BindError, Bound, NO_LIMIT, add_devices};
 pub use bring_up::{Instance, bring_up_all};
 pub use counts::{Counts, counts};
 pub use device_dma::SmmuDma;
-pub use faults::{observe, poll};
+pub use faults::poll;
 
 use smmu::iommu::Iommus;
 

@@ -4,8 +4,11 @@
 
 mod base;
 mod demo;
+mod disk;
+mod event_storm;
 mod events;
 mod faults;
+mod poisoned_queue;
 mod sabotage;
 mod stale_translation;
 mod system;
@@ -44,6 +47,16 @@ pub const SCENARIOS: &[Scenario] = &[
         run: stale_translation::run,
     },
     Scenario { name: "events", description: "every event that QEMU's SMMU can raise, decoded", run: events::run },
+    Scenario {
+        name: "event-storm",
+        description: "a device that faults without end, while a disk is being read",
+        run: event_storm::run,
+    },
+    Scenario {
+        name: "poisoned-queue",
+        description: "commands that are none, while a disk is being read",
+        run: poisoned_queue::run,
+    },
     Scenario { name: "hello", description: "boot, say what was found, and exit", run: base::run },
     Scenario { name: "timer", description: "three interrupts of the architected timer", run: base::timer },
     Scenario { name: "memory", description: "DMA memory taken and given back", run: base::memory },

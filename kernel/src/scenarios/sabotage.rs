@@ -3,16 +3,21 @@
 //! All of it is found through the SMMU's own registers, as firmware or another owner of the machine could.
 
 use alloc::string::{String, ToString};
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use smmu::addr::{PhysAddr, StreamId};
-use smmu::arch::registers::{STRTAB_BASE, STRTAB_BASE_CFG};
+use smmu::arch::registers::{CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, GERROR, GERRORN, STRTAB_BASE, STRTAB_BASE_CFG};
 use smmu::mmio::Mmio;
 use smmu::platform::{Platform, Registers};
 
 use crate::iommu::Instance;
 use crate::memory;
 use crate::platform::PLATFORM;
+
+/// Size of a command, whose opcode is the lowest byte (IHI 0070, 4.1).
+const COMMAND_BYTES: u64 = 16;
+/// An opcode that the architecture has given to no command.
+const UNKNOWN_OPCODE: u64 = 0xff;
 
 /// A second hand on an SMMU's registers and memory.
 pub(super) struct Sabotage {
@@ -43,6 +48,37 @@ impl Sabotage {
             return Err(alloc::format!("the stream table has no part for stream {stream}"));
         }
         Ok(word(PhysAddr::new(base + index * 8)))
+    }
+
+    /// Keeps the SMMU from carrying commands out: to QEMU's, a command error that was not raised counts as one that was not
+    /// acknowledged.
+    pub(super) fn hold_commands(&self) {
+        self.toggle_command_error();
+    }
+
+    /// Lets it go on.
+    pub(super) fn release_commands(&self) {
+        self.toggle_command_error();
+    }
+
+    fn toggle_command_error(&self) {
+        let acknowledged = self.registers.read32(GERRORN.offset());
+        self.registers.write32(GERRORN.offset(), acknowledged ^ GERROR::CMDQ_ERR::SET.value);
+    }
+
+    /// Gives the command that the SMMU would carry out next an opcode that does not exist. Returns whether there is one.
+    pub(super) fn poison_next_command(&self) -> bool {
+        let register = CMDQ_BASE.value(self.registers.read64(CMDQ_BASE.offset()));
+        let producer = CMDQ_PROD.value(self.registers.read32(CMDQ_PROD.offset())).read(CMDQ_PROD::WR);
+        let consumer = CMDQ_CONS.value(self.registers.read32(CMDQ_CONS.offset())).read(CMDQ_CONS::RD);
+        if producer == consumer {
+            return false;
+        }
+        let index = u64::from(consumer) & ((1 << register.read(CMDQ_BASE::LOG2SIZE)) - 1);
+        let slot = word(PhysAddr::new((register.read(CMDQ_BASE::ADDR) << 5) + index * COMMAND_BYTES));
+        slot.fetch_or(UNKNOWN_OPCODE.to_le(), Ordering::AcqRel);
+        PLATFORM.write_barrier();
+        true
     }
 }
 

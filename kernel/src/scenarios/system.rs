@@ -59,6 +59,12 @@ impl System {
         let found = self.endpoints.iter_mut().find(|endpoint| endpoint.driver == driver);
         found.ok_or_else(|| format!("no {driver} on this machine"))
     }
+
+    /// Takes the first endpoint with this driver out of the list.
+    pub(super) fn take_endpoint(&mut self, driver: DriverKind) -> Result<Endpoint, String> {
+        let found = self.endpoints.iter().position(|endpoint| endpoint.driver == driver);
+        found.map(|index| self.endpoints.remove(index)).ok_or_else(|| format!("no {driver} on this machine"))
+    }
 }
 
 impl Endpoint {

@@ -10,7 +10,7 @@ use crate::boot::{Boot, Booted, DISK, demo_machine};
 use crate::demo::assert_complete;
 
 /// A disk with `contents`, and the folder that holds it.
-fn disk(contents: &[u8]) -> (Disk, TempDir) {
+pub(crate) fn disk(contents: &[u8]) -> (Disk, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk");
     fs::write(&path, contents).unwrap();
@@ -29,7 +29,7 @@ fn reads(contents: &[u8]) -> Booted {
 }
 
 /// Bytes that neither repeat soon nor are like those of the usual disk.
-fn other_bytes(length: usize) -> Vec<u8> {
+pub(crate) fn other_bytes(length: usize) -> Vec<u8> {
     (0..length as u64).map(|index| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
 }
 

@@ -16,5 +16,6 @@ mod launcher;
 mod log;
 mod machines;
 mod missing_devices;
+mod recovery;
 mod scenarios;
 mod topology;

@@ -1,4 +1,4 @@
-//! The block device (5.2): reading, which is all that the kernel needs.
+//! The block device (5.2): reading, which is all that the kernel needs, one request at a time.
 
 use alloc::boxed::Box;
 
@@ -32,6 +32,15 @@ pub struct Block<const SLOT: usize> {
     request: Box<BlkReq>,
     response: Box<BlkResp>,
     data: Box<[Page]>,
+    /// The request that the device is busy with: its token, and how many bytes it reads.
+    under_way: Option<(u16, usize)>,
+}
+
+/// Sectors that one request reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk {
+    first_sector: u64,
+    length_bytes: usize,
 }
 
 impl<const SLOT: usize> Block<SLOT> {
@@ -48,7 +57,7 @@ impl<const SLOT: usize> Block<SLOT> {
             let disk = VirtIOBlk::new(transport).map_err(|error| slot.explain(error))?;
             let (capacity_sectors, disk) = (disk.capacity(), Some(disk));
             let (request, response) = (Box::default(), Box::default());
-            Ok(Self { function: address, disk, slot, capacity_sectors, request, response, data })
+            Ok(Self { function: address, disk, slot, capacity_sectors, request, response, data, under_way: None })
         };
         start().map_err(|reason| VirtioError { function: address, reason })
     }
@@ -59,61 +68,93 @@ impl<const SLOT: usize> Block<SLOT> {
         self.capacity_sectors
     }
 
-    /// Reads whole sectors from `first_sector` on into `buffer`.
+    /// All of the device, in order, in pieces that one request reads.
+    pub fn chunks(&self) -> impl Iterator<Item = Chunk> + use<SLOT> {
+        let capacity_sectors = self.capacity_sectors;
+        (0..capacity_sectors).step_by(CHUNK_SECTORS).map(move |first_sector| {
+            let sectors = (capacity_sectors - first_sector).min(CHUNK_SECTORS as u64) as usize;
+            Chunk { first_sector, length_bytes: sectors * SECTOR_BYTES }
+        })
+    }
+
+    /// Reads a chunk.
     ///
     /// # Errors
     ///
-    /// [`Reason::OutOfRange`], or [`Reason::Device`] for what the device could not read. Any other error resets the device
-    /// for good, and every further read ends in [`Reason::Gone`].
-    pub fn read(&mut self, first_sector: u64, buffer: &mut [u8]) -> Result<(), VirtioError> {
-        let (length_bytes, capacity_sectors) = (buffer.len(), self.capacity_sectors);
+    /// As for [`Self::start`] and [`Self::finish`].
+    pub fn read(&mut self, chunk: Chunk) -> Result<&[u8], VirtioError> {
+        self.start(chunk)?;
+        self.finish()
+    }
+
+    /// Has the device begin to read a chunk, which [`Self::finish`] waits for.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::OutOfRange`] for a chunk of a larger device, [`Reason::Busy`] if it reads one already. Any other error
+    /// resets the device for good, and every further request ends in [`Reason::Gone`].
+    pub fn start(&mut self, chunk: Chunk) -> Result<(), VirtioError> {
+        let Chunk { first_sector, length_bytes } = chunk;
+        let capacity_sectors = self.capacity_sectors;
         let end = first_sector.checked_add((length_bytes / SECTOR_BYTES) as u64);
-        if !length_bytes.is_multiple_of(SECTOR_BYTES) || end.is_none_or(|end| end > capacity_sectors) {
-            let reason = Reason::OutOfRange { first_sector, length_bytes, capacity_sectors };
-            return Err(VirtioError { function: self.function, reason });
+        if end.is_none_or(|end| end > capacity_sectors) {
+            return Err(self.error(Reason::OutOfRange { first_sector, length_bytes, capacity_sectors }));
         }
-        for (part, sector) in buffer.chunks_mut(CHUNK_BYTES).zip((first_sector..).step_by(CHUNK_SECTORS)) {
-            part.copy_from_slice(self.read_chunk(sector, part.len())?);
+        if self.under_way.is_some() {
+            return Err(self.error(Reason::Busy));
         }
-        Ok(())
+        self.request(chunk).map_err(|reason| self.give_up(reason))
     }
 
-    /// Reads the whole device and shows it to `visit`, in order and in pieces of whole sectors.
+    /// Whether the device says that it is done with the request under way.
+    pub fn is_done(&mut self) -> bool {
+        self.disk.as_mut().is_some_and(|disk| disk.peek_used().is_some())
+    }
+
+    /// Waits for the request under way and returns what it read.
     ///
     /// # Errors
     ///
-    /// As for [`Self::read`].
-    pub fn read_whole(&mut self, mut visit: impl FnMut(&[u8])) -> Result<(), VirtioError> {
-        for sector in (0..self.capacity_sectors).step_by(CHUNK_SECTORS) {
-            let sectors = (self.capacity_sectors - sector).min(CHUNK_SECTORS as u64) as usize;
-            visit(self.read_chunk(sector, sectors * SECTOR_BYTES)?);
-        }
-        Ok(())
-    }
-
-    /// Reads whole sectors, at most a chunk, into the driver's buffer.
-    fn read_chunk(&mut self, sector: u64, length_bytes: usize) -> Result<&[u8], VirtioError> {
-        let answer = self.request(sector, length_bytes).inspect_err(|_| {
-            // The device may still be at it.
-            self.disk = None;
-            self.slot.take_back();
-        });
-        match answer {
+    /// [`Reason::Device`] for what the device could not read. Any other error resets the device for good, as above.
+    pub fn finish(&mut self) -> Result<&[u8], VirtioError> {
+        let (token, length_bytes) = self.under_way.take().ok_or_else(|| self.error(Reason::Gone))?;
+        match self.complete(token, length_bytes) {
             Ok(Ok(())) => Ok(self.data.as_bytes().get(..length_bytes).unwrap_or_default()),
-            Ok(Err(error)) => Err(VirtioError { function: self.function, reason: Reason::Device(error) }),
-            Err(reason) => Err(VirtioError { function: self.function, reason }),
+            Ok(Err(error)) => Err(self.error(Reason::Device(error))),
+            Err(reason) => Err(self.give_up(reason)),
         }
     }
 
-    /// Has one request done, and returns what the device says about it.
-    fn request(&mut self, sector: u64, length_bytes: usize) -> Result<virtio_drivers::Result, Reason> {
+    /// Gives the device a request.
+    fn request(&mut self, chunk: Chunk) -> Result<(), Reason> {
+        let Chunk { first_sector, length_bytes } = chunk;
         let disk = self.disk.as_mut().ok_or(Reason::Gone)?;
         let data = self.data.as_mut_bytes().get_mut(..length_bytes).unwrap_or_default();
         let (request, response) = (&mut *self.request, &mut *self.response);
         // SAFETY: the buffers are the driver's own, and left alone until the request is complete or has been taken back.
-        let token = unsafe { disk.read_blocks_nb(sector as usize, request, data, response) }?;
+        let token = unsafe { disk.read_blocks_nb(first_sector as usize, request, data, response) }?;
+        self.under_way = Some((token, length_bytes));
+        Ok(())
+    }
+
+    /// Waits for the request `token`, and returns what the device says about it.
+    fn complete(&mut self, token: u16, length_bytes: usize) -> Result<virtio_drivers::Result, Reason> {
+        let disk = self.disk.as_mut().ok_or(Reason::Gone)?;
         self.slot.wait(token, || disk.peek_used())?;
-        // SAFETY: these are the same buffers.
-        Ok(unsafe { disk.complete_read_blocks(token, request, data, response) })
+        let data = self.data.as_mut_bytes().get_mut(..length_bytes).unwrap_or_default();
+        // SAFETY: these are the buffers that `request` passed.
+        Ok(unsafe { disk.complete_read_blocks(token, &self.request, data, &mut self.response) })
+    }
+
+    /// Resets the device, which may still be at a request, and makes the request's buffers unreachable for it.
+    fn give_up(&mut self, reason: Reason) -> VirtioError {
+        self.disk = None;
+        self.under_way = None;
+        self.slot.take_back();
+        self.error(reason)
+    }
+
+    fn error(&self, reason: Reason) -> VirtioError {
+        VirtioError { function: self.function, reason }
     }
 }

@@ -6,6 +6,7 @@
 //! device claims before the crate relies on it ([`capabilities`]), and an end to every wait. What does not: how memory
 //! is mapped ([`super::dma::DeviceDma`]).
 
+mod astray;
 mod block;
 mod capabilities;
 mod entropy;
@@ -19,7 +20,8 @@ use virtio_drivers::transport::pci::VirtioPciError;
 use virtio_drivers::transport::pci::bus::DeviceFunction;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-pub use block::{Block, SECTOR_BYTES};
+pub use astray::Astray;
+pub use block::{Block, Chunk, SECTOR_BYTES};
 pub use entropy::Entropy;
 pub use hal::SLOTS;
 
@@ -72,6 +74,8 @@ pub enum Reason {
         /// How long was waited.
         limit: Duration,
     },
+    /// A request is under way, and it takes one at a time.
+    Busy,
     /// An earlier request failed so that the device had to be reset; it takes no more.
     Gone,
     /// It does not get out of reset.
@@ -79,7 +83,7 @@ pub enum Reason {
         /// How long was waited.
         limit: Duration,
     },
-    /// What is asked for lies beyond the device's end, or is no whole number of sectors.
+    /// What is asked for lies beyond the device's end.
     OutOfRange {
         /// The first sector.
         first_sector: u64,
@@ -124,14 +128,17 @@ impl fmt::Display for Reason {
             Self::Stopped { limit } => {
                 write!(f, "a request was not done after {limit:?}; it was reset and takes no more requests")
             }
+            Self::Busy => f.write_str("it is busy with another request"),
             Self::Gone => f.write_str("it has failed before, and takes no more requests"),
             Self::ResetStuck { limit } => {
                 write!(f, "its status was expected to read 0 after a reset, and did not in {limit:?}")
             }
-            Self::OutOfRange { first_sector, length_bytes, capacity_sectors } => write!(
-                f,
-                "{length_bytes} bytes from sector {first_sector} on are not whole sectors of the {capacity_sectors} it has"
-            ),
+            Self::OutOfRange { first_sector, length_bytes, capacity_sectors } => {
+                write!(
+                    f,
+                    "{length_bytes} bytes from sector {first_sector} on are beyond the {capacity_sectors} sectors it has"
+                )
+            }
             Self::Device(error) => error.fmt(f),
             Self::OutOfMemory => f.write_str("out of kernel heap"),
         }

@@ -9,9 +9,8 @@ use smmu::dma::{CoherentBuffer, PAGE_BYTES};
 use smmu::iommu::Device;
 
 use super::super::system::Endpoint;
-use super::NO_LIMIT;
 use crate::drivers::edu::Edu;
-use crate::iommu::Bound;
+use crate::iommu::{Bound, NO_LIMIT};
 use crate::platform::Kernel;
 use crate::{println, record};
 

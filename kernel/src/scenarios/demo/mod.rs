@@ -1,21 +1,19 @@
 //! The demonstration: DMA through an SMMU, and what becomes of devices that stray.
 
-mod disk;
 mod engine;
+mod entropy;
 mod rogue;
 
 use alloc::string::String;
 
 use super::Context;
+use super::disk::Disk;
 use super::system::System;
 use crate::drivers::DriverKind;
 use crate::iommu;
 use crate::power::ExitCode;
 use crate::{memory, println, record, timer};
 use engine::Engine;
-
-/// Addresses that a device may put on the bus where nothing limits it.
-const NO_LIMIT: u64 = u64::MAX;
 
 /// Runs all parts; what does not work ends it.
 pub(super) fn run(context: &Context) -> ExitCode {
@@ -29,8 +27,8 @@ fn parts(context: &Context) -> Result<(), String> {
     let before = MemoryUse::now(&system);
 
     println!("\n== 2. The disk, through translated DMA");
-    disk::read(&mut system, context)?;
-    disk::random_bytes(&mut system)?;
+    Disk::new(system.endpoint(DriverKind::VirtioBlock)?)?.read_whole(context, |_| Ok(()))?;
+    entropy::random_bytes(&mut system)?;
 
     println!("\n== 3. RAM -> device -> RAM");
     let mut engine = Engine::new(system.endpoint(DriverKind::Edu)?)?;

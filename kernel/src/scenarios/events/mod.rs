@@ -17,6 +17,7 @@ use smmu::addr::{Iova, StreamId};
 use smmu::arch::event::Event;
 use smmu::arch::stream_table::{L1StreamTableDescriptor, StreamTableEntry};
 use smmu::device::Smmu;
+use smmu::iommu::FaultReport;
 
 use super::Context;
 use super::sabotage::Sabotage;
@@ -46,7 +47,9 @@ pub(super) fn run(context: &Context) -> ExitCode {
 fn show(context: &Context) -> Result<(), String> {
     let mut system = System::discover(context)?;
     let smmu = system.smmus.first().map(|instance| Arc::clone(&instance.smmu)).ok_or("no SMMU")?;
-    iommu::observe(|report| SEEN.lock().push(report.event));
+    for device in system.endpoints.iter().filter_map(|endpoint| endpoint.device().ok()) {
+        device.on_fault(Some(Arc::new(|report: &FaultReport| SEEN.lock().push(report.event))));
+    }
     println!("\n== A stream that is in no table");
     outside_the_table(&mut system)?;
 
