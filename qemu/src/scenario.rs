@@ -61,7 +61,7 @@ impl fmt::Display for Devices {
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: [Scenario; 14] = [
+pub const SCENARIOS: [Scenario; 15] = [
     Scenario {
         name: "demo",
         shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
@@ -78,6 +78,12 @@ pub const SCENARIOS: [Scenario; 14] = [
         name: "event-storm",
         shows: "a virtio device whose queue is not mapped, told to use it again and again while a disk is being read",
         devices: Devices::Storm,
+        reads_disk: true,
+    },
+    Scenario {
+        name: "suspend",
+        shows: "the SMMU switched off and on again in the middle of a disk read, and what devices can do meanwhile",
+        devices: Devices::Demo,
         reads_disk: true,
     },
     Scenario {

@@ -11,6 +11,7 @@ mod faults;
 mod poisoned_queue;
 mod sabotage;
 mod stale_translation;
+mod suspend;
 mod system;
 
 use alloc::string::String;
@@ -51,6 +52,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "event-storm",
         description: "a device that faults without end, while a disk is being read",
         run: event_storm::run,
+    },
+    Scenario {
+        name: "suspend",
+        description: "the SMMU off and on again, in the middle of a disk read",
+        run: suspend::run,
     },
     Scenario {
         name: "poisoned-queue",

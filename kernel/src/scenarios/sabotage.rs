@@ -6,7 +6,10 @@ use alloc::string::{String, ToString};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use smmu::addr::{PhysAddr, StreamId};
-use smmu::arch::registers::{CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, GERROR, GERRORN, STRTAB_BASE, STRTAB_BASE_CFG};
+use smmu::arch::registers::{
+    CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, CR1, CR2, EVENTQ_BASE, EVENTQ_CONS, EVENTQ_PROD, GERROR, GERRORN, IRQ_CTRL,
+    STRTAB_BASE, STRTAB_BASE_CFG,
+};
 use smmu::mmio::Mmio;
 use smmu::platform::{Platform, Registers};
 
@@ -59,6 +62,16 @@ impl Sabotage {
     /// Lets it go on.
     pub(super) fn release_commands(&self) {
         self.toggle_command_error();
+    }
+
+    /// Has the registers of an SMMU that is off lose what is in them, as it would without power. GBPA does not: an SMMU
+    /// whose power comes back with traffic passing through cannot be suspended with its devices at work.
+    pub(super) fn lose_registers(&self) {
+        let of_32_bits = [CR1.offset(), CR2.offset(), STRTAB_BASE_CFG.offset(), IRQ_CTRL.offset(), GERRORN.offset()];
+        let indices = [CMDQ_PROD.offset(), CMDQ_CONS.offset(), EVENTQ_PROD.offset(), EVENTQ_CONS.offset()];
+        let of_64_bits = [STRTAB_BASE.offset(), CMDQ_BASE.offset(), EVENTQ_BASE.offset()];
+        of_32_bits.into_iter().chain(indices).for_each(|offset| self.registers.write32(offset, 0));
+        of_64_bits.into_iter().for_each(|offset| self.registers.write64(offset, 0));
     }
 
     fn toggle_command_error(&self) {

@@ -11,13 +11,13 @@ use crate::log::{CONFIGURATION_WRITES, RegisterWrite, Step};
 const DISK_STREAM: u64 = 0x8;
 const ENTROPY_STREAM: u64 = 0x10;
 const EDU_STREAM: u64 = 0x18;
-const TESTDEV_STREAM: u64 = 0x20;
+pub(crate) const TESTDEV_STREAM: u64 = 0x20;
 const FUNCTIONS: [(&str, u64); 3] = [("00:01.0", DISK_STREAM), ("00:02.0", ENTROPY_STREAM), ("00:03.0", EDU_STREAM)];
 
 /// Register offsets (IHI 0070, section 6.3).
-const CR0: u64 = 0x20;
+pub(crate) const CR0: u64 = 0x20;
 const GBPA: u64 = 0x44;
-const CR0_SMMUEN: u64 = 1 << 0;
+pub(crate) const CR0_SMMUEN: u64 = 1 << 0;
 const GBPA_ABORT: u64 = 1 << 20;
 
 /// The demonstration with everything logged that bears on isolation.

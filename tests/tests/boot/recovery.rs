@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::boot::{Boot, Booted, DISK, demo_machine};
 use crate::disks::{disk, other_bytes};
+use crate::isolation::{CR0, CR0_SMMUEN, TESTDEV_STREAM};
+use crate::log::RegisterWrite;
 
 /// Requests a second that the slow disk answers, so that one is under way for as long as the SMMU takes to be mended.
 const REQUESTS_PER_SECOND: u32 = 20;
@@ -75,4 +77,22 @@ fn a_storm_of_faults_is_counted_to_the_last_and_told_in_a_few_lines() {
 /// How many faults a line of the log says that there have been.
 fn faults_so_far(line: &str) -> u64 {
     line.split_once(" [").map_or(1, |(_, rest)| rest.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn a_suspended_smmu_lets_nothing_through_and_wakes_up_as_it_was() {
+    let booted = Boot::of("suspend").logged(&[]).run();
+    booted.assert_outcome(Outcome::Success);
+    assert_eq!(booted.record("disk")["sha256"], DISK.sha256);
+    assert_eq!(booted.record("suspend"), &json!({ "record": "suspend", "times": 4, "reported": true }));
+    // Nothing passed untranslated, ...
+    assert_eq!(booted.log.lines_of("smmuv3_translate_bypass").next(), None);
+    assert_eq!(booted.log.lines_of("smmuv3_translate_disable").next(), None);
+    // ... and all that was stopped besides, or reported, was the last attempt.
+    assert_eq!(booted.log.events(), [("SMMU_EVT_F_TRANSLATION", TESTDEV_STREAM)].into());
+    let on = |write: RegisterWrite| (write.offset == CR0).then_some(write.value & CR0_SMMUEN != 0);
+    let mut on: Vec<bool> = booted.log.register_writes().filter_map(on).collect();
+    on.dedup();
+    let times = [[false, true]; 5];
+    assert_eq!(on, times.as_flattened());
 }
