@@ -8,7 +8,7 @@ use core::time::Duration;
 use lock_api::Mutex;
 
 use super::command_queue::{CommandQueue, LOG2_COMMANDS};
-use super::control::{CR0_KNOWN, Control};
+use super::control::Control;
 use super::event_queue::{self, LOG2_EVENTS};
 use super::global_error::GlobalErrors;
 use super::identifiers::Identifiers;
@@ -54,13 +54,12 @@ pub(super) fn switch_off<P: Platform>(control: &Control<P>) -> Result<(), Device
     control.interrupts.write(control, 0)
 }
 
-/// Whether the SMMU is off with its traffic aborted, as [`stop`] leaves it, without waiting for that.
-pub(super) fn is_off<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
-    let found = control.read(CR0ACK).get();
-    if found & CR0_KNOWN == 0 && aborts_while_disabled(control) {
-        return Ok(());
-    }
-    Err(DeviceError::Timeout { register: CR0ACK.name(), expected: 0, found, mask: CR0_KNOWN, waited: Duration::ZERO })
+/// [`stop`] for an SMMU that was told to before: waits for nothing. A stop that gave up at GBPA has left CR0 alone, and what
+/// CR0ACK says counts only once CR0 was written.
+pub(super) fn stop_at_once<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
+    let abort = GBPA::ABORT::SET.value;
+    control.check(GBPA, abort | GBPA::UPDATE::SET.value, abort, Duration::ZERO)?;
+    control.enables.clear_at_once(control)
 }
 
 /// Sets GBPA.ABORT by its update protocol (IHI 0070, 6.3.15).

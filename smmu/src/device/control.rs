@@ -33,7 +33,7 @@ impl Deadline {
 }
 
 /// The CR0 fields that this driver sets or must see cleared.
-pub(super) const CR0_KNOWN: u32 = CR0::SMMUEN::SET.value
+const CR0_KNOWN: u32 = CR0::SMMUEN::SET.value
     | CR0::PRIQEN::SET.value
     | CR0::EVENTQEN::SET.value
     | CR0::CMDQEN::SET.value
@@ -72,12 +72,23 @@ impl<P: Platform, F: RegisterLongName> Enables<P, F> {
         self.change(control, bits, 0)
     }
 
+    /// Switches everything off that is not, and looks once whether that has happened already.
+    pub(super) fn clear_at_once(&self, control: &Control<P>) -> Result<(), DeviceError> {
+        if *self.written.lock() != 0 {
+            self.put(control, u32::MAX, 0);
+        }
+        control.check(self.acknowledgement, self.known, 0, Duration::ZERO)
+    }
+
     fn change(&self, control: &Control<P>, mask: u32, value: u32) -> Result<(), DeviceError> {
+        self.put(control, mask, value);
+        control.wait(self.acknowledgement, self.known & mask, value)
+    }
+
+    fn put(&self, control: &Control<P>, mask: u32, value: u32) {
         let mut written = self.written.lock();
         *written = *written & !mask | value & mask;
         control.write(self.register, *written);
-        drop(written);
-        control.wait(self.acknowledgement, self.known & mask, value)
     }
 }
 
@@ -132,14 +143,26 @@ impl<P: Platform> Control<P> {
         loop {
             // The clock is read before the register: a thread that was held up in between still looks once more.
             let missed = deadline.missed(self.platform);
-            let found = self.registers.read32(register.offset());
-            if found & mask == expected {
-                return Ok(());
-            }
-            if let Some(waited) = missed {
-                return Err(DeviceError::Timeout { register: register.name(), expected, found, mask, waited });
+            let result = self.check(register, mask, expected, missed.unwrap_or_default());
+            if result.is_ok() || missed.is_some() {
+                return result;
             }
             self.platform.relax();
         }
+    }
+
+    /// Looks once whether the bits of `register` under `mask` equal `expected`, after having `waited` for it.
+    pub(super) fn check<F: RegisterLongName>(
+        &self,
+        register: Register32<F>,
+        mask: u32,
+        expected: u32,
+        waited: Duration,
+    ) -> Result<(), DeviceError> {
+        let found = self.registers.read32(register.offset());
+        if found & mask == expected {
+            return Ok(());
+        }
+        Err(DeviceError::Timeout { register: register.name(), expected, found, mask, waited })
     }
 }

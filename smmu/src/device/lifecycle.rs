@@ -133,7 +133,7 @@ impl<P: Platform> Smmu<P> {
             // It is off, and maybe without power: its registers are left alone.
             Phase::Suspended => Ok(()),
             // It was told before. Every further wait for it would be in vain.
-            Phase::Closed => bring_up::is_off(&self.control),
+            Phase::Closed => bring_up::stop_at_once(&self.control),
             Phase::HandedOver => Err(DeviceError::HandedOver),
         }
     }

@@ -239,6 +239,22 @@ fn an_smmu_that_cannot_abort_while_off_stays_on() {
 }
 
 #[test]
+fn an_smmu_that_says_it_is_off_without_having_been_told_is_told() {
+    let platform = TestPlatform::leaked();
+    let fake = FakeSmmu::new(platform, "A");
+    let smmu = bring_up(platform, &fake).unwrap();
+    fake.ignore(|offset, _| offset == GBPA);
+    fake.set(GBPA, 0x1000);
+    assert!(matches!(smmu.close(), Err(DeviceError::Timeout { register: "GBPA", .. })));
+    fake.set(CR0ACK, 0);
+    assert!(matches!(smmu.close(), Err(DeviceError::Timeout { register: "GBPA", .. })));
+    assert_eq!(fake.get(CR0), 0xd, "it stays on while its traffic would pass");
+    fake.set(GBPA, ABORT);
+    smmu.close().unwrap();
+    assert_eq!(fake.get(CR0), 0, "it must not come back");
+}
+
+#[test]
 fn a_lack_of_memory_leaves_nothing_behind() {
     for count in 0.. {
         let platform = TestPlatform::leaked();
