@@ -1,5 +1,6 @@
 //! Tests that cross packages. Those that boot the kernel in QEMU are in `tests/boot`.
 
+pub mod fuzz;
 pub mod model;
 pub mod mutations;
 pub mod qtest;

@@ -16,13 +16,13 @@ pub(super) const fn mask(high: usize, low: usize) -> u64 {
 }
 
 /// Bits `high` down to `low` of a structure, numbered through all of its words. A field lies in one word.
-pub(super) fn field(words: &[u64], high: usize, low: usize) -> u64 {
+pub(crate) fn field(words: &[u64], high: usize, low: usize) -> u64 {
     assert_eq!(high / 64, low / 64, "a field lies in one word");
     bits(words[low / 64], high % 64, low % 64)
 }
 
 /// Whether one bit of a structure is set, numbered through all of its words.
-pub(super) fn flag(words: &[u64], position: usize) -> bool {
+pub(crate) fn flag(words: &[u64], position: usize) -> bool {
     bit(words[position / 64], position % 64)
 }
 

@@ -22,7 +22,7 @@
 //! indirection, broadcast TLB maintenance.
 
 mod backend;
-mod bits;
+pub(crate) mod bits;
 mod caches;
 mod commands;
 mod config;
