@@ -35,3 +35,13 @@ fn firmware() {
 fn structures() {
     replay("structures", fuzz::structures::run);
 }
+
+#[test]
+fn page_table() {
+    replay("page_table", fuzz::page_table::run);
+}
+
+#[test]
+fn hostile_device() {
+    replay("hostile_device", fuzz::hostile_device::run);
+}

@@ -6,4 +6,7 @@
 
 pub mod events;
 pub mod firmware;
+pub mod hostile_device;
+pub mod page_table;
+mod platform;
 pub mod structures;
