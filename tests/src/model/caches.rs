@@ -84,6 +84,10 @@ impl Caches {
         }
     }
 
+    pub(super) fn caching(&self) -> Caching {
+        self.caching
+    }
+
     pub(super) fn set_caching(&mut self, caching: Caching) {
         self.caching = caching;
     }

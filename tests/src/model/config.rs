@@ -53,6 +53,8 @@ pub struct Config {
     pub stall_max: u32,
     /// AIDR's minor number: 0 for SMMUv3.0 to 4 for SMMUv3.4.
     pub minor: u32,
+    /// What GBPA is after reset: 0x1000 lets everything pass.
+    pub gbpa: u32,
     /// Identification registers, by offset, that read as something else than the fields say.
     pub overrides: Vec<(usize, u32)>,
     /// When things happen.
@@ -140,6 +142,7 @@ impl Config {
             gran64k: true,
             stall_max: 0,
             minor: 1,
+            gbpa: 0x1000,
             overrides: Vec::new(),
             pace: Pace::Immediate,
             acknowledge_after: 0,

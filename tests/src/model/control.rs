@@ -19,7 +19,7 @@ use super::ring::Ring;
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each goes wrong by itself")]
 pub struct Faults {
-    /// Registers read as all ones and take no writes: no power, no clock.
+    /// Registers read as all ones and take no writes, and nothing passes: no power, no clock.
     pub registers_read_ones: bool,
     /// CR0ACK, IRQ_CTRLACK and GBPA.Update never follow.
     pub never_acknowledge: bool,
@@ -86,6 +86,18 @@ impl Machine {
             settled_cds: BTreeMap::new(),
             config,
         }
+    }
+
+    /// Loses everything but what is in memory.
+    pub(super) fn power_off(&mut self) {
+        self.terminate_stalls(|_| true);
+        self.registers = RegisterFile::new(&self.config);
+        self.caches = Caches::new(self.caches.caching());
+        self.commands = CommandQueue::default();
+        self.waiting_events.clear();
+        self.settled_stes.clear();
+        self.settled_cds.clear();
+        self.faults.registers_read_ones = true;
     }
 
     pub(super) fn violation(&self, law: Law, details: impl Into<String>) {

@@ -238,6 +238,13 @@ impl Memory {
         Some(unsafe { block.pointer.add((physical - block.physical) as usize) })
     }
 
+    /// The CPU's pointer to a range, if all of it is in one block.
+    pub(super) fn range(&self, physical: u64, size_bytes: usize) -> Option<NonNull<u8>> {
+        let end = physical.checked_add(size_bytes as u64)?;
+        self.block(physical).filter(|block| end <= block.end())?;
+        self.pointer(physical)
+    }
+
     /// The reverse of [`pointer`](Self::pointer).
     pub(super) fn physical(&self, pointer: NonNull<u8>) -> Option<u64> {
         let address = pointer.addr().get();

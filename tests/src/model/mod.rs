@@ -54,14 +54,16 @@ pub use events::{EventKind, GlobalError, Record};
 pub use laws::{Law, Violation};
 pub use log::{Entry, Fetched, Interrupt, Log, Mark};
 pub use platform::{Buffer, ModelPlatform};
-pub use registers::ModelRegisters;
+pub use registers::{ModelRegisters, RegisterAccess};
 pub use walk::{Cacheability, MemoryType};
 
 use control::Machine;
+use registers::Observer;
 
 /// What registers, devices and the platform share of one SMMU.
 pub(crate) struct Shared {
     machine: Mutex<Machine>,
+    observer: Mutex<Option<Observer>>,
 }
 
 /// One software SMMU. Dropping it panics if a law was broken and nobody took the violation out.
@@ -83,7 +85,8 @@ impl Model {
     #[must_use]
     pub fn on(platform: &'static ModelPlatform, config: Config) -> Self {
         let relax = config.relax;
-        let shared = Arc::new(Shared { machine: Mutex::new(Machine::new(platform, config)) });
+        let shared =
+            Arc::new(Shared { machine: Mutex::new(Machine::new(platform, config)), observer: Mutex::new(None) });
         platform.add(&shared, relax);
         Self { shared, platform }
     }
@@ -157,6 +160,26 @@ impl Model {
     /// Looks at every watched entry now, and not only when commands are published.
     pub fn check_entries(&self) {
         self.machine().sample_live_entries();
+    }
+
+    /// Calls `observer` after every register access from here on. It may use devices, but no registers.
+    pub fn observe(&self, observer: impl FnMut(RegisterAccess) + Send + 'static) {
+        *lock(&self.shared.observer) = Some(Box::new(observer));
+    }
+
+    /// Calls nobody any more.
+    pub fn stop_observing(&self) {
+        *lock(&self.shared.observer) = None;
+    }
+
+    /// Takes the power away: registers and caches are lost, and nothing passes.
+    pub fn power_off(&self) {
+        self.machine().power_off();
+    }
+
+    /// Gives it power again: it is as after reset.
+    pub fn power_on(&self) {
+        self.inject(|faults| faults.registers_read_ones = false);
     }
 
     /// Takes out what laws were broken so far.

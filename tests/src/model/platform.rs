@@ -169,6 +169,10 @@ unsafe impl Platform for ModelPlatform {
         })
     }
 
+    fn foreign(&self, physical: PhysAddr, size_bytes: usize) -> Option<NonNull<u8>> {
+        self.memory().range(physical.get(), size_bytes)
+    }
+
     fn physical(&self, pointer: NonNull<u8>) -> Option<PhysAddr> {
         self.memory().physical(pointer).map(PhysAddr::new)
     }

@@ -4,6 +4,7 @@ use smmu::addr::{Iova, StreamId};
 use smmu::device::DeviceError;
 use smmu::iommu::IommuError;
 use smmu::iommu::fwspec::{Fwspec, Phandle};
+use smmu::platform::Registers;
 use tests::model::{Config, GlobalError, Model, Opcode, Refused};
 
 use super::system::{System, bring_up, everywhere};
@@ -152,5 +153,66 @@ fn an_event_queue_that_overflows_is_emptied() {
         let drain = system.smmu.drain_events(|_| {});
         assert_eq!((drain.events, drain.overflowed, drain.inconsistent), (4, true, false));
         assert!(!system.smmu.drain_events(|_| {}).overflowed, "acknowledged");
+    }
+}
+
+#[test]
+fn an_event_queue_that_cannot_be_written_is_set_up_again() {
+    let model = Model::new(Config { eventqs: 2, ..Config::qemu() });
+    let system = System::new(&model);
+    let stray = |stream| assert!(model.device(StreamId::new(stream)).write(Iova::new(0), &[1]).is_err());
+    let base = model.registers().read64(0xa0) & 0xf_ffff_ffe0;
+    stray(1);
+    model.platform().abort_at(base..base + 128);
+    stray(2);
+    model.platform().abort_nowhere();
+    stray(3);
+    let report = system.smmu.handle_global_errors().to_string();
+    assert_eq!(report, "EVENTQ_ABT_ERR: event records were lost, the event queue could not be written");
+    // What was in it cannot be told from what an aborted write left there.
+    (4..7).for_each(stray);
+    let mut streams = Vec::new();
+    system.smmu.drain_events(|event| streams.push(event.source.stream.get()));
+    assert_eq!(streams, [4, 5, 6]);
+    // QEMU reports a full queue this way. Nothing is wrong with the records.
+    (10..14).for_each(stray);
+    model.raise(GlobalError::EventqAbt);
+    assert!(!system.smmu.handle_global_errors().is_empty());
+    streams.clear();
+    system.smmu.drain_events(|event| streams.push(event.source.stream.get()));
+    assert_eq!(streams, [10, 11, 12, 13]);
+    stray(20);
+    assert_eq!(system.smmu.drain_events(|_| {}).events, 1);
+}
+
+#[test]
+fn an_event_queue_that_stays_broken_costs_events_and_no_more() {
+    let model = Model::new(Config { eventqs: 2, ..Config::qemu() });
+    let system = System::new(&model);
+    let dma = system.dma(&model, 5);
+    let base = model.registers().read64(0xa0) & 0xf_ffff_ffe0;
+    model.platform().abort_at(base..base + 128);
+    for _ in 0..5 {
+        assert!(model.device(StreamId::new(6)).write(Iova::new(0), &[1]).is_err());
+        assert_eq!(system.smmu.handle_global_errors().bits(), 4);
+        assert_eq!(system.smmu.drain_events(|_| {}).events, 0);
+    }
+    let buffer = dma.allocate_coherent(4096).unwrap();
+    model.device(StreamId::new(5)).write(buffer.iova(), &[1]).unwrap();
+}
+
+#[test]
+fn each_global_error_is_dealt_with_by_one_cpu() {
+    let model = Model::new(Config::full());
+    let system = System::new(&model);
+    for _ in 0..50 {
+        [GlobalError::EventqAbt, GlobalError::PriqAbt, GlobalError::MsiPriq]
+            .into_iter()
+            .for_each(|error| model.raise(error));
+        let reports = std::thread::scope(|scope| {
+            let looks = [(); 3].map(|()| scope.spawn(|| system.smmu.handle_global_errors().bits()));
+            looks.map(|look| look.join().unwrap())
+        });
+        assert_eq!(reports.iter().sum::<u32>(), 1 << 2 | 1 << 3 | 1 << 6, "{reports:x?}");
     }
 }

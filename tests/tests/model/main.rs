@@ -1,14 +1,22 @@
 //! The software SMMUv3, by itself and under the real driver.
 
+mod adopt;
+mod adopt_refused;
 mod bench;
+mod boot;
 mod commands;
 mod devices;
 mod driver;
 mod failures;
+mod former;
+mod interrupts;
 mod laws;
+mod lifecycle;
 mod lookups;
 mod many;
+mod page_requests;
 mod registers;
 mod sequences;
 mod system;
 mod walks;
+mod watch;

@@ -85,21 +85,25 @@ impl Machine {
         if transaction.writes && !entry.write {
             return None;
         }
-        let forbidden = if !self.registers.enabled(enable::SMMUEN) {
+        let physical = entry.output | (transaction.address & 0xfff);
+        self.permits_translated(&Transaction { address: physical, ..*transaction }).then_some(physical)
+    }
+
+    /// Whether the SMMU lets a Translated transaction through, whose address is physical.
+    pub(super) fn permits_translated(&mut self, transaction: &Transaction) -> bool {
+        let stopped = self.faults.service_failure || self.faults.registers_read_ones;
+        let forbidden = if stopped || !self.config.ats || !self.registers.enabled(enable::SMMUEN) {
             true
         } else if self.registers.enabled(enable::ATSCHK) {
             self.legal_ste(transaction.stream).map_or(true, |ste| ste.eats() == 0)
         } else {
             false
         };
-        let physical = entry.output | (transaction.address & 0xfff);
         if forbidden {
-            let seen = Transaction { address: physical, ..*transaction };
-            let record = Record::new(&Fault::new(EventKind::TranslForbidden), &seen, None, self.junk());
+            let record = Record::new(&Fault::new(EventKind::TranslForbidden), transaction, None, self.junk());
             self.record(record);
-            return None;
         }
-        Some(physical)
+        !forbidden
     }
 
     /// CMD_ATC_INV. Without a SubstreamID it names translations that have none, unless it is global.

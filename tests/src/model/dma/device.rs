@@ -166,6 +166,22 @@ impl Device {
         if machine.access(&transaction, physical, &mut data.to_vec()) { Ok(()) } else { Err(Refused::Aborted) }
     }
 
+    /// Writes to a physical address that the device claims to have got by ATS: a Translated transaction that is made up.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Aborted`] if the SMMU refuses.
+    pub fn forge_translated(&self, physical: u64, data: &[u8]) -> Result<(), Refused> {
+        let transaction = self.transaction(physical, false, true);
+        let mut machine = self.machine();
+        let passes = machine.permits_translated(&transaction);
+        if passes && machine.access(&transaction, physical, &mut data.to_vec()) {
+            Ok(())
+        } else {
+            Err(Refused::Aborted)
+        }
+    }
+
     /// Sends a page request (PRI). Whether it reached the queue: otherwise the SMMU answers by itself.
     pub fn request_page(&self, request: &PageRequest) -> bool {
         self.machine().page_request(self.stream, self.substream, request)

@@ -56,7 +56,7 @@ pub(in super::super) type Failure = (Fault, Policy);
 impl Machine {
     /// Takes a transaction through the SMMU, and records what has to be recorded.
     pub(in super::super) fn pass(&mut self, transaction: &Transaction) -> Passage {
-        if self.faults.service_failure {
+        if self.faults.service_failure || self.faults.registers_read_ones {
             return Passage::Aborted;
         }
         if !self.registers.enabled(enable::SMMUEN) {

@@ -33,7 +33,7 @@ impl RegisterFile {
         for offset in [EVENTQ_PROD, EVENTQ_CONS] {
             values.insert(offset, 0x000d_f00d);
         }
-        values.insert(GBPA, 0x1000);
+        values.insert(GBPA, config.gbpa);
         Self { values, pending: Vec::new() }
     }
 

@@ -20,20 +20,51 @@ use super::{Shared, lock};
 #[derive(Clone)]
 pub struct ModelRegisters(pub(super) Arc<Shared>);
 
+/// A register access by the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegisterAccess {
+    /// The offset in bytes from the start of page 0.
+    pub offset: usize,
+    /// What was written, if it was a write.
+    pub written: Option<u64>,
+}
+
+/// Looks on after register accesses.
+pub(super) type Observer = Box<dyn FnMut(RegisterAccess) + Send>;
+
+impl ModelRegisters {
+    fn read(&self, offset: usize, bytes: usize) -> u64 {
+        let value = lock(&self.0.machine).read_register(offset, bytes);
+        self.observed(RegisterAccess { offset, written: None });
+        value
+    }
+
+    fn write(&self, offset: usize, bytes: usize, value: u64) {
+        lock(&self.0.machine).write_register(offset, bytes, value);
+        self.observed(RegisterAccess { offset, written: Some(value) });
+    }
+
+    fn observed(&self, access: RegisterAccess) {
+        if let Some(observer) = lock(&self.0.observer).as_mut() {
+            observer(access);
+        }
+    }
+}
+
 impl Registers for ModelRegisters {
     fn read32(&self, offset: usize) -> u32 {
-        lock(&self.0.machine).read_register(offset, 4) as u32
+        self.read(offset, 4) as u32
     }
 
     fn write32(&self, offset: usize, value: u32) {
-        lock(&self.0.machine).write_register(offset, 4, value.into());
+        self.write(offset, 4, value.into());
     }
 
     fn read64(&self, offset: usize) -> u64 {
-        lock(&self.0.machine).read_register(offset, 8)
+        self.read(offset, 8)
     }
 
     fn write64(&self, offset: usize, value: u64) {
-        lock(&self.0.machine).write_register(offset, 8, value);
+        self.write(offset, 8, value);
     }
 }
