@@ -4,8 +4,7 @@ use smmu::addr::{Iova, StreamId};
 use smmu::iommu::PagingDomain;
 
 use super::{Config, Device, Model, ModelPlatform, ModelRegisters, Violation};
-use crate::qtest::signature;
-use crate::sequence::{Backend, Deviation};
+use crate::sequence::{Backend, Deviation, signature};
 
 /// A model with some devices. It lives for many sequences, and each finds it as the one before left it.
 #[derive(Debug)]

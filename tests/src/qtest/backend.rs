@@ -6,10 +6,10 @@ use smmu::addr::{Iova, StreamId};
 use smmu::iommu::PagingDomain;
 use smmu::pgtable::{Access, MemoryType};
 
-use super::machine::{QtestMachine, signature};
+use super::machine::QtestMachine;
 use super::staging::Staging;
 use super::{QtestError, QtestPlatform, QtestRegisters};
-use crate::sequence::{Backend, Deviation};
+use crate::sequence::{Backend, Deviation, signature};
 
 /// A machine with some engines. It lives for many sequences, and is replaced when it broke.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use qemu::device::{Device, DeviceKind};
 use qemu::devicetree::Tree;
 use qemu::machine::{Iommu, Machine};
 use qemu::program::Qemu;
-use smmu::addr::{Iova, StreamId};
+use smmu::addr::Iova;
 use smmu::device::{BootPolicy, DeviceError, Smmu};
 use smmu::memory::DmaMemory;
 
@@ -19,6 +19,7 @@ use super::edu::{self, Direction, Edu, Transfer};
 use super::pci::HostBridge;
 use super::platform::{QtestPlatform, QtestRegisters};
 use super::testdev::{self, IommuTestdev};
+use crate::sequence::signature;
 
 /// Memory of a machine, in MiB.
 const MEMORY_MIB: u32 = 64;
@@ -28,12 +29,6 @@ const TESTDEV_SLOT: u8 = 1;
 pub const SIGNATURE_OFFSET: u16 = edu::BUFFER_BYTES / 2;
 /// How many words of 4 bytes the signature has.
 pub const SIGNATURE_WORDS: u16 = SIGNATURE_OFFSET / 4;
-
-/// Word `index` of the signature that the engine with this StreamID has in its buffer, at [`SIGNATURE_OFFSET`].
-#[must_use]
-pub fn signature(stream: StreamId, index: u16) -> u32 {
-    stream.get() << 16 | 0x8000 | u32::from(index)
-}
 
 /// A machine that lives until this and all [`QtestRegisters`] of it are dropped.
 #[derive(Debug)]

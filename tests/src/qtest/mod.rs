@@ -19,7 +19,7 @@ mod testdev;
 pub use backend::QtestBackend;
 pub use edu::{BUFFER_BYTES, Direction, Edu, Transfer};
 pub use error::QtestError;
-pub use machine::{QtestMachine, SIGNATURE_OFFSET, SIGNATURE_WORDS, signature};
+pub use machine::{QtestMachine, SIGNATURE_OFFSET, SIGNATURE_WORDS};
 pub use platform::{QtestPlatform, QtestRegisters};
 pub use staging::Staging;
 pub use testdev::{IommuTestdev, PATTERN, WriteOutcome};

@@ -76,6 +76,12 @@ pub trait Backend {
     fn is_known_for(&self, deviation: Deviation) -> bool;
 }
 
+/// Word `index` of what the device with this StreamID writes: it tells who wrote it, and is not 0.
+#[must_use]
+pub fn signature(stream: StreamId, index: u16) -> u32 {
+    stream.get() << 16 | 0x8000 | u32::from(index)
+}
+
 /// Ways in which an SMMU, and not the driver, differs from the architecture. Nothing else is waved through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Deviation {

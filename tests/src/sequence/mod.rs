@@ -12,7 +12,7 @@ mod random;
 mod run;
 mod step;
 
-pub use backend::{Backend, Deviation};
+pub use backend::{Backend, Deviation, signature};
 pub use bench::{Bench, Tally};
 pub use expectation::{MapAnswer, UnmapAnswer};
 pub use failure::{Failure, Mismatch};

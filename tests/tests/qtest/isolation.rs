@@ -2,7 +2,8 @@
 
 use smmu::arch::event::{AccessDirection, Event, EventKind, FaultKind, Source};
 use smmu::pgtable::Access;
-use tests::qtest::{QtestMachine, WriteOutcome, signature};
+use tests::qtest::{QtestMachine, WriteOutcome};
+use tests::sequence::signature;
 
 use crate::setup::{ALL_STAGES, HERE, PAGE, QEMU, Setup, set_word, word};
 
