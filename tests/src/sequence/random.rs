@@ -14,12 +14,14 @@ const STEPS: usize = 50;
 const SHRINKING: u32 = 300;
 
 /// The shortest sequence found that goes wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Counterexample {
     /// How it goes wrong.
     pub reason: String,
     /// What it is.
     pub steps: Vec<Step>,
+    /// The seed that the sequence it was made from follows from.
+    pub seed: RngSeed,
 }
 
 /// `sequences` sequences, those that follow from `seed`; or as many and from the seed that `PROPTEST_CASES` and
@@ -42,18 +44,22 @@ pub fn search<E: fmt::Display>(
     config: Config,
     run: impl FnMut(&[Step]) -> Result<(), E>,
 ) -> Result<(), Counterexample> {
-    let run = RefCell::new(run);
+    let (run, seed) = (RefCell::new(run), config.rng_seed);
     let result = TestRunner::new(config).run(&steps(STEPS), |steps| {
         (run.borrow_mut())(&steps).map_err(|failure| TestCaseError::fail(failure.to_string()))
     });
     result.map_err(|error| match error {
-        TestError::Fail(reason, steps) => Counterexample { reason: reason.to_string(), steps },
-        TestError::Abort(reason) => Counterexample { reason: reason.to_string(), steps: Vec::new() },
+        TestError::Fail(reason, steps) => Counterexample { reason: reason.to_string(), steps, seed },
+        TestError::Abort(reason) => Counterexample { reason: reason.to_string(), steps: Vec::new(), seed },
     })
 }
 
 impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\nthe shortest sequence that fails: {:#?}", self.reason, self.steps)
+        let Self { reason, steps, seed } = self;
+        if let RngSeed::Fixed(seed) = seed {
+            write!(f, "PROPTEST_RNG_SEED={seed} makes it again: ")?;
+        }
+        write!(f, "{reason}\nthe shortest sequence that fails: {steps:#?}")
     }
 }

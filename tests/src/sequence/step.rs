@@ -153,10 +153,30 @@ pub fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
     let is_kept = prop::collection::vec(prop::bool::weighted(1.0), count);
     let attach: Vec<_> = (0..DEVICES).take(count).map(|device| Just(Step::Attach { device })).collect();
     let rest = prop::collection::vec(step(), count.saturating_sub(DEVICES.into()));
-    (is_kept, attach, rest).prop_map(|(is_kept, attach, rest)| {
-        let all = attach.into_iter().chain(rest);
-        is_kept.into_iter().zip(all).filter_map(|(is_kept, step)| is_kept.then_some(step)).collect()
-    })
+    (is_kept, attach, rest)
+        .prop_map(|(is_kept, attach, rest)| kept(is_kept.into_iter().zip(attach.into_iter().chain(rest))))
+}
+
+/// The steps that are kept. Those that go back to an earlier access still do when others in between are left out.
+fn kept(all: impl Iterator<Item = (bool, Step)>) -> Vec<Step> {
+    let (mut accesses, mut kept) = (Vec::new(), Vec::new());
+    for (is_kept, mut step) in all {
+        let address = match &mut step {
+            Step::Write { address, .. } | Step::Read { address, .. } => Some(address),
+            _ => None,
+        };
+        if let Some(address) = address {
+            if let Address::Again { ago } = address {
+                let since = accesses.iter().rev().take(usize::from(*ago)).filter(|&&is_kept| is_kept);
+                *ago = since.count() as u8;
+            }
+            accesses.push(is_kept);
+        }
+        if is_kept {
+            kept.push(step);
+        }
+    }
+    kept
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -210,4 +230,23 @@ fn address() -> impl Strategy<Value = Address> {
         3 => (0..6u8).prop_map(|ago| Address::Again { ago }),
         1 => (spot(), word).prop_map(|(spot, word)| Address::At { spot, word }),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_goes_back_to_the_same_access_when_others_are_left_out() {
+        let read = |address| Step::Read { device: 0, address };
+        let mapped = |mapping| read(Address::Mapped { mapping, page: 0, word: 0 });
+        let again = |ago| read(Address::Again { ago });
+        let attach = Step::Attach { device: 0 };
+        let all = [(true, mapped(1)), (false, mapped(2)), (true, attach), (true, mapped(3)), (false, attach)];
+        let steps = |ago| kept(all.into_iter().chain([(true, again(ago))]));
+        assert_eq!(steps(2), [mapped(1), attach, mapped(3), again(1)]);
+        assert_eq!(steps(0), [mapped(1), attach, mapped(3), again(0)]);
+        // That one is left out itself: the one before it.
+        assert_eq!(steps(1), [mapped(1), attach, mapped(3), again(1)]);
+    }
 }

@@ -1,6 +1,6 @@
 //! Random sequences over QEMU's SMMU, one machine for many, and over the model beside it.
 //!
-//! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` ask for other sequences than the usual ones; a failure names the seed.
+//! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` ask for other sequences than the usual ones; a failure names the seed and the steps.
 
 use proptest::test_runner::{Config, RngSeed};
 use qemu::machine::{Iommu, Stage};
@@ -57,9 +57,8 @@ fn difference(on_qemu: &[Observation], on_model: &[Observation]) -> Option<Strin
 #[track_caller]
 fn check(stage: Stage, hardware: model::Config, deviations: &[Deviation]) {
     let config = config(SEQUENCES, stage as u64);
-    let (seed, sequences) = (config.rng_seed, u64::from(config.cases));
-    let tally =
-        compare(stage, hardware, config).unwrap_or_else(|found| panic!("stage {}, {seed:?}: {found}", stage.name()));
+    let sequences = u64::from(config.cases);
+    let tally = compare(stage, hardware, config).unwrap_or_else(|found| panic!("stage {}: {found}", stage.name()));
     println!("{tally:#?}");
     let Tally { attached, mapped, unmapped, refused, reached, stopped, .. } = tally;
     assert!(attached >= 3 * sequences && mapped > 5 * sequences && unmapped > 2 * sequences, "{tally:#?}");
@@ -151,7 +150,7 @@ impl Backend for Astray {
 #[test]
 fn what_goes_wrong_is_found_and_the_sequence_shortened() {
     let backend = Astray(QtestBackend::new(&QEMU, Iommu::SmmuV3).unwrap());
-    let Counterexample { reason, steps } = run(backend, config(SEQUENCES, 0)).unwrap_err();
+    let Counterexample { reason, steps, .. } = run(backend, config(SEQUENCES, 0)).unwrap_err();
     assert!(reason.contains("expected"), "{reason}");
     // It is seen in the event if it is stopped, and in memory otherwise, for which the page must be mapped.
     assert!(matches!(steps.last(), Some(Step::Write { .. })) && steps.len() <= 3, "{reason}: {steps:#?}");
