@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use smmu::memory::DmaMemory;
 use smmu::platform::{OutOfDmaMemory, Platform};
 
+use super::access::Observation;
 use super::backend::{Backend, Deviation};
 use super::expectation::PAGE_BYTES;
 use super::failure::{Failure, Mismatch};
-use super::run::{Observation, Run};
+use super::run::Run;
 use super::step::{BLOCK_PAGES, POOL_PAGES, Step};
 
 /// Size of the pool.
@@ -37,11 +38,11 @@ pub struct Tally {
     pub unmapped: u64,
     /// Maps and unmaps that the driver rightly refused.
     pub refused: u64,
-    /// Accesses that reached memory.
+    /// Accesses that reached memory, as they must.
     pub reached: u64,
-    /// Accesses that were stopped, with an event.
+    /// Accesses that were stopped, as they must be.
     pub stopped: u64,
-    /// Accesses that were stopped without the event that there should be, by what the SMMU is known for.
+    /// Accesses of which something else came, by what the SMMU is known for.
     pub deviations: BTreeMap<Deviation, u64>,
 }
 

@@ -68,13 +68,51 @@ pub enum UnmapAnswer {
     },
 }
 
-/// What must come of an access.
+/// What comes of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// It reaches this byte of the pool.
     Reaches(usize),
-    /// It is stopped, and this says so.
-    Stopped(EventKind, Option<Deviation>),
+    /// It is stopped, and this says so, if anything does.
+    Stopped(Option<EventKind>),
+}
+
+/// What must come of an access, and what comes of it otherwise where the SMMU is known for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Expectation {
+    pub(super) must: Outcome,
+    pub(super) known: Vec<(Deviation, Outcome)>,
+}
+
+impl Outcome {
+    /// The byte of the pool that the access reaches.
+    pub(super) fn offset(self) -> Option<usize> {
+        match self {
+            Self::Reaches(offset) => Some(offset),
+            Self::Stopped(_) => None,
+        }
+    }
+
+    /// What is recorded.
+    pub(super) fn event(self) -> Option<EventKind> {
+        match self {
+            Self::Reaches(_) => None,
+            Self::Stopped(event) => event,
+        }
+    }
+}
+
+impl Expectation {
+    /// Without any deviation.
+    pub(super) fn of(must: Outcome) -> Self {
+        Self { must, known: Vec::new() }
+    }
+
+    /// A fault, of which the SMMU may be known to say nothing.
+    fn fault(kind: EventKind, silent: Option<Deviation>) -> Self {
+        let known = silent.into_iter().map(|deviation| (deviation, Outcome::Stopped(None))).collect();
+        Self { must: Outcome::Stopped(Some(kind)), known }
+    }
 }
 
 impl Space {
@@ -160,24 +198,24 @@ impl Space {
     }
 
     /// What must come of an access of 4 bytes.
-    pub(super) fn outcome(&self, iova: Iova, direction: AccessDirection) -> Outcome {
+    pub(super) fn expectation(&self, iova: Iova, direction: AccessDirection) -> Expectation {
         let page = iova.get() / PAGE_BYTES;
         let at_stage2 = |deviation| (self.stage == Stage::Stage2).then_some(deviation);
         let Some(found) = self.pages.get(&page) else {
-            return match at_stage2(Deviation::Stage2InputRange).filter(|_| self.is_out_of_range(page, 1)) {
-                None => Outcome::Stopped(self.fault(FaultKind::Translation, iova, direction), None),
-                deviation => Outcome::Stopped(self.fault(FaultKind::AddrSize, iova, direction), deviation),
-            };
+            let out_of_range = at_stage2(Deviation::Stage2InputRange).filter(|_| self.is_out_of_range(page, 1));
+            let kind = if out_of_range.is_some() { FaultKind::AddrSize } else { FaultKind::Translation };
+            return Expectation::fault(self.fault(kind, iova, direction), out_of_range);
         };
         let is_allowed = match direction {
             AccessDirection::Read => found.access != Access::Write,
             AccessDirection::Write => found.access != Access::Read,
         };
         if !is_allowed {
-            let deviation = at_stage2(Deviation::CachedStage2Permission);
-            return Outcome::Stopped(self.fault(FaultKind::Permission, iova, direction), deviation);
+            let fault = self.fault(FaultKind::Permission, iova, direction);
+            return Expectation::fault(fault, at_stage2(Deviation::CachedStage2Permission));
         }
-        Outcome::Reaches(usize::from(found.target) * PAGE_BYTES as usize + (iova.get() % PAGE_BYTES) as usize)
+        let into_page = (iova.get() % PAGE_BYTES) as usize;
+        Expectation::of(Outcome::Reaches(usize::from(found.target) * PAGE_BYTES as usize + into_page))
     }
 
     fn fault(&self, kind: FaultKind, input: Iova, direction: AccessDirection) -> EventKind {
@@ -247,8 +285,8 @@ mod tests {
     #[test]
     fn permissions_depend_on_the_stage() {
         let reads = |stage, access| {
-            let outcome = space(stage, access).outcome(Iova::new(511 * PAGE_BYTES + 8), AccessDirection::Read);
-            outcome == Outcome::Reaches(511 * PAGE_BYTES as usize + 8)
+            let expectation = space(stage, access).expectation(Iova::new(511 * PAGE_BYTES + 8), AccessDirection::Read);
+            expectation == Expectation::of(Outcome::Reaches(511 * PAGE_BYTES as usize + 8))
         };
         assert!(reads(Stage::Stage1, Access::Write) && !reads(Stage::Stage2, Access::Write));
         assert!(reads(Stage::Stage1, Access::Read) && reads(Stage::Stage2, Access::Read));

@@ -4,18 +4,21 @@
 //! terms (`expectation`), and the [`Bench`] that makes the steps with the real driver over a [`Backend`] and compares;
 //! and the [`search`] for one that goes wrong. What does not: the backends, and how many sequences are run (the tests).
 
+mod access;
 mod backend;
 mod bench;
+mod comparison;
 mod expectation;
 mod failure;
 mod random;
 mod run;
 mod step;
 
+pub use access::Observation;
 pub use backend::{Backend, Deviation, signature};
 pub use bench::{Bench, Tally};
+pub use comparison::{Difference, difference};
 pub use expectation::{MapAnswer, UnmapAnswer};
 pub use failure::{Failure, Mismatch};
 pub use random::{Counterexample, config, search};
-pub use run::Observation;
 pub use step::{Address, Place, Spot, Step, steps};

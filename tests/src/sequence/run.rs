@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use smmu::addr::{Iova, PhysAddr, StreamId};
-use smmu::arch::event::{AccessDirection, Event, EventKind};
+use smmu::arch::event::EventKind;
 use smmu::device::{BootPolicy, Smmu};
 use smmu::iommu::fwspec::{Fwspec, Phandle};
 use smmu::iommu::{Attachment, Configuration, Device, Iommus, UnmapError};
 use smmu::memory::DmaMemory;
-use smmu::pgtable::{self, Access, MapError, MemoryType, Stage};
+use smmu::pgtable::{self, Access, MapError, MemoryType};
 
-use super::backend::{Backend, Deviation};
+use super::access::Observation;
+use super::backend::Backend;
 use super::bench::{Tally, first_change, initial, set_word, word};
-use super::expectation::{MapAnswer, Mapping, Outcome, PAGE_BYTES, Space, UnmapAnswer, event};
+use super::expectation::{MapAnswer, Mapping, PAGE_BYTES, Space, UnmapAnswer};
 use super::failure::Mismatch;
-use super::step::{Address, POOL_PAGES, Spot, Step};
+use super::step::{POOL_PAGES, Spot, Step};
 
 /// The SMMU's name in firmware.
 const IOMMU: Phandle = Phandle::new(1);
@@ -23,47 +24,27 @@ const IOMMU: Phandle = Phandle::new(1);
 /// Streams that share a second level of the stream table, as a power of two.
 const LOG2_SECOND_LEVEL: u8 = 8;
 
-/// The event that was recorded, or why there is none.
-type Recorded = (Option<Event>, Option<Deviation>);
-
 /// One sequence under way.
 pub(super) struct Run<'b, B: Backend> {
-    backend: &'b mut B,
-    pool: &'b DmaMemory<B::Platform>,
-    tally: &'b mut Tally,
-    smmu: Arc<Smmu<B::Platform>>,
+    pub(super) backend: &'b mut B,
+    pub(super) pool: &'b DmaMemory<B::Platform>,
+    pub(super) tally: &'b mut Tally,
+    pub(super) smmu: Arc<Smmu<B::Platform>>,
     iommus: Iommus<B::Platform>,
-    devices: Vec<Client<B>>,
+    pub(super) devices: Vec<Client<B>>,
     /// The addresses that devices have accessed.
-    accessed: Vec<Iova>,
-    observations: Vec<Observation>,
+    pub(super) accessed: Vec<Iova>,
+    pub(super) observations: Vec<Observation>,
     /// The words of the pool that were written, by their offset in bytes.
-    written: BTreeMap<usize, u32>,
-}
-
-/// What came of one access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Observation {
-    /// The device that made it.
-    pub stream: StreamId,
-    /// Where, as the device sees it.
-    pub iova: Iova,
-    /// Whether it read or wrote.
-    pub direction: AccessDirection,
-    /// What is in memory there afterwards, if it reached memory; for a read, what the device found.
-    pub data: Option<u32>,
-    /// The event that was recorded.
-    pub event: Option<Event>,
-    /// Why there is none although the access was stopped.
-    pub deviation: Option<Deviation>,
+    pub(super) written: BTreeMap<usize, u32>,
 }
 
 /// A device and what is to be expected of it.
-struct Client<B: Backend> {
-    stream: StreamId,
+pub(super) struct Client<B: Backend> {
+    pub(super) stream: StreamId,
     device: Arc<Device>,
     was_attached: bool,
-    attached: Option<(Attachment<B::Platform>, Space)>,
+    pub(super) attached: Option<(Attachment<B::Platform>, Space)>,
 }
 
 impl<'b, B: Backend> Run<'b, B> {
@@ -118,12 +99,15 @@ impl<'b, B: Backend> Run<'b, B> {
 
     /// Takes everything down, and looks whether all is as it should be. Returns what came of each access.
     pub(super) fn finish(mut self) -> Result<Vec<Observation>, Mismatch> {
-        for (index, client) in self.devices.iter_mut().enumerate() {
-            if client.attached.take().is_some() {
-                self.backend.detached(index);
+        for index in 0..self.devices.len() {
+            if self.devices[index].attached.is_some() {
+                self.detach(index)?;
             }
         }
-        self.expect_events(None, None).map(drop)?;
+        let found = self.drain_events()?;
+        if !found.is_empty() {
+            return Err(Mismatch::Events { expected: None, found });
+        }
         let report = self.smmu.handle_global_errors();
         if !report.is_empty() {
             return Err(Mismatch::GlobalError(report));
@@ -241,95 +225,7 @@ impl<'b, B: Backend> Run<'b, B> {
         }
     }
 
-    fn write(&mut self, index: usize, address: Address, word_index: u16) -> Result<(), Mismatch> {
-        let (iova, outcome) = self.outcome(index, address, AccessDirection::Write);
-        self.accessed.push(iova);
-        self.backend.write(index, iova, word_index).map_err(backend)?;
-        let data = match outcome {
-            Outcome::Reaches(offset) => {
-                self.written.insert(offset, self.backend.word(index, word_index));
-                self.check_word(offset)?;
-                Some(word(self.pool, offset))
-            }
-            Outcome::Stopped(..) => None,
-        };
-        let (event, deviation) = self.check_outcome(index, outcome)?;
-        self.observe(Observation {
-            stream: self.devices[index].stream,
-            iova,
-            direction: AccessDirection::Write,
-            data,
-            event,
-            deviation,
-        })
-    }
-
-    fn read(&mut self, index: usize, address: Address) -> Result<(), Mismatch> {
-        let (iova, outcome) = self.outcome(index, address, AccessDirection::Read);
-        self.accessed.push(iova);
-        let found = self.backend.read(index, iova).map_err(backend)?;
-        let expected = match outcome {
-            Outcome::Reaches(offset) => self.expected_word(offset),
-            Outcome::Stopped(..) => 0,
-        };
-        match found {
-            Some(found) if found != expected => Err(Mismatch::Read { iova, expected, found }),
-            _ => {
-                let (event, deviation) = self.check_outcome(index, outcome)?;
-                let data = found.filter(|_| matches!(outcome, Outcome::Reaches(_)));
-                self.observe(Observation {
-                    stream: self.devices[index].stream,
-                    iova,
-                    direction: AccessDirection::Read,
-                    data,
-                    event,
-                    deviation,
-                })
-            }
-        }
-    }
-
-    fn observe(&mut self, observation: Observation) -> Result<(), Mismatch> {
-        self.observations.push(observation);
-        Ok(())
-    }
-
-    /// Compares the events since the last look with what an access must have brought about, and returns them.
-    fn check_outcome(&mut self, index: usize, outcome: Outcome) -> Result<Recorded, Mismatch> {
-        match outcome {
-            Outcome::Reaches(_) => {
-                self.tally.reached += 1;
-                self.expect_events(None, None)
-            }
-            Outcome::Stopped(kind, deviation) => {
-                self.expect_events(Some(event(self.devices[index].stream, kind)), deviation)
-            }
-        }
-    }
-
-    /// Fails unless exactly the event `expected` was recorded since the last look; or none, if the SMMU is known for
-    /// `deviation`.
-    fn expect_events(&mut self, expected: Option<Event>, deviation: Option<Deviation>) -> Result<Recorded, Mismatch> {
-        let mut found = Vec::new();
-        let drain = self.smmu.drain_events(|event| found.push(event));
-        if drain.overflowed || drain.inconsistent {
-            return Err(Mismatch::EventQueue(drain));
-        }
-        match (expected, deviation, &found[..]) {
-            (None, _, []) => Ok((None, None)),
-            (Some(expected), _, [found]) if expected == *found => {
-                self.tally.stopped += 1;
-                Ok((Some(*found), None))
-            }
-            (Some(_), Some(deviation), []) if self.backend.is_known_for(deviation) => {
-                *self.tally.deviations.entry(deviation).or_default() += 1;
-                Ok((None, Some(deviation)))
-            }
-            _ => Err(Mismatch::Events { expected, found }),
-        }
-    }
-
-    fn expected_word(&self, offset: usize) -> u32 {
+    pub(super) fn expected_word(&self, offset: usize) -> u32 {
         self.written.get(&offset).copied().unwrap_or(initial(offset))
     }
 
@@ -350,23 +246,9 @@ impl<'b, B: Backend> Run<'b, B> {
         }
     }
 
-    /// The address that a step names, and what must come of an access there.
-    fn outcome(&self, index: usize, address: Address, direction: AccessDirection) -> (Iova, Outcome) {
-        match &self.devices[index].attached {
-            Some((_, space)) => {
-                let iova = space.address(address, &self.accessed);
-                (iova, space.outcome(iova, direction))
-            }
-            None => (
-                unattached_space().address(address, &self.accessed),
-                Outcome::Stopped(self.unattached_event(index), None),
-            ),
-        }
-    }
-
     /// What the SMMU says of a stream that is not attached: that its entry is invalid, or, if no stream of the same second
     /// level of the stream table was ever attached, that it has none.
-    fn unattached_event(&self, index: usize) -> EventKind {
+    pub(super) fn unattached_event(&self, index: usize) -> EventKind {
         let features = self.smmu.features();
         let is_linear = !features.two_level_stream_table() || features.stream_id_bits() <= LOG2_SECOND_LEVEL;
         let second_level = |client: &Client<B>| client.stream.get() >> LOG2_SECOND_LEVEL;
@@ -376,11 +258,6 @@ impl<'b, B: Backend> Run<'b, B> {
     }
 }
 
-/// Any address will do for a device that is not attached.
-fn unattached_space() -> Space {
-    Space::new(Stage::Stage1, 44)
-}
-
-fn backend(error: impl std::error::Error + 'static) -> Mismatch {
+pub(super) fn backend(error: impl std::error::Error + 'static) -> Mismatch {
     Mismatch::Backend(Box::new(error))
 }

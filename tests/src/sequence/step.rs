@@ -185,15 +185,15 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => device.clone().prop_map(|device| Step::Attach { device }),
         1 => device.clone().prop_map(|device| Step::Detach { device }),
-        9 => (device.clone(), spot(), pages(), target(), access())
+        12 => (device.clone(), spot(), pages(), target(), access())
             .prop_map(|(device, at, pages, target, access)| Step::Map { device, at, pages, target, access }),
-        4 => (device.clone(), any::<u8>()).prop_map(|(device, mapping)| Step::Unmap { device, mapping }),
+        3 => (device.clone(), any::<u8>()).prop_map(|(device, mapping)| Step::Unmap { device, mapping }),
         2 => (device.clone(), spot(), pages()).prop_map(|(device, at, pages)| Step::UnmapRange { device, at, pages }),
         3 => (device.clone(), any::<u8>(), access())
             .prop_map(|(device, mapping, access)| Step::Remap { device, mapping, access }),
-        14 => (device.clone(), address(), 0..256u16)
+        16 => (device.clone(), address(), 0..256u16)
             .prop_map(|(device, address, index)| Step::Write { device, address, index }),
-        10 => (device, address()).prop_map(|(device, address)| Step::Read { device, address }),
+        12 => (device, address()).prop_map(|(device, address)| Step::Read { device, address }),
     ]
 }
 

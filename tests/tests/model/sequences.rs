@@ -23,7 +23,7 @@ fn check(hardware: &Config) {
             .unwrap_or_else(|found| panic!("{caching:?}: {found}"));
         let Tally { attached, mapped, unmapped, refused, reached, stopped, .. } = tally;
         assert!(attached >= 3 * sequences && mapped > 5 * sequences && unmapped > 2 * sequences, "{tally:#?}");
-        assert!(refused > sequences && reached > 5 * sequences && stopped > 5 * sequences, "{tally:#?}");
+        assert!(refused > sequences && reached > 4 * sequences && stopped > 5 * sequences, "{tally:#?}");
         assert!(tally.deviations.is_empty(), "{tally:#?}");
     }
 }

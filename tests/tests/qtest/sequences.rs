@@ -2,13 +2,15 @@
 //!
 //! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` ask for other sequences than the usual ones; a failure names the seed and the steps.
 
+use std::fmt::Debug;
+
 use proptest::test_runner::{Config, RngSeed};
 use qemu::machine::{Iommu, Stage};
 use smmu::addr::{Iova, StreamId};
 use smmu::iommu::PagingDomain;
 use tests::model::{self, ModelBackend};
 use tests::qtest::{QtestBackend, QtestError, QtestPlatform, QtestRegisters};
-use tests::sequence::{Backend, Bench, Counterexample, Deviation, Observation, Step, Tally, config, search};
+use tests::sequence::{Backend, Bench, Counterexample, Deviation, Step, Tally, config, difference, search};
 
 use crate::setup::QEMU;
 
@@ -32,25 +34,17 @@ fn compare(stage: Stage, hardware: model::Config, config: Config) -> Result<Tall
     search(config, |steps| {
         let on_qemu = qemu.run(steps, &mut tally).map_err(|failure| format!("QEMU: {failure}"))?;
         let on_model = model.run(steps, &mut on_model).map_err(|failure| format!("the model: {failure}"))?;
-        difference(&on_qemu, &on_model).map_or(Ok(()), Err)
+        difference(&on_qemu, &on_model)
+            .map_or(Ok(()), |found| Err(format!("QEMU is the one, the model the other: {found}")))
     })?;
-    let Tally { attached, mapped, unmapped, refused, reached, .. } = on_model;
-    let Tally { attached: a, mapped: m, unmapped: u, refused: r, reached: e, .. } = tally;
-    assert_eq!((a, m, u, r, e), (attached, mapped, unmapped, refused, reached), "QEMU and the model");
+    assert_eq!(made(&tally), made(&on_model), "QEMU and the model");
     Ok(tally)
 }
 
-/// Where two runs of the same steps differ, but for the event that QEMU is known not to record.
-fn difference(on_qemu: &[Observation], on_model: &[Observation]) -> Option<String> {
-    let is_same = |qemu: &Observation, model: &Observation| {
-        let event = if qemu.deviation.is_some() { None } else { model.event };
-        *qemu == Observation { event, deviation: qemu.deviation, ..*model }
-    };
-    if on_qemu.len() != on_model.len() {
-        return Some(format!("{} accesses on QEMU, {} on the model", on_qemu.len(), on_model.len()));
-    }
-    let (qemu, model) = on_qemu.iter().zip(on_model).find(|(qemu, model)| !is_same(qemu, model))?;
-    Some(format!("QEMU and the model differ: {qemu:?}, {model:?}"))
+/// What came of the steps other than accesses.
+fn made(tally: &Tally) -> impl PartialEq + Debug {
+    let Tally { skipped, attached, mapped, unmapped, refused, .. } = *tally;
+    (skipped, attached, mapped, unmapped, refused)
 }
 
 /// Fails unless all goes well and something of everything happened.
@@ -62,7 +56,7 @@ fn check(stage: Stage, hardware: model::Config, deviations: &[Deviation]) {
     println!("{tally:#?}");
     let Tally { attached, mapped, unmapped, refused, reached, stopped, .. } = tally;
     assert!(attached >= 3 * sequences && mapped > 5 * sequences && unmapped > 2 * sequences, "{tally:#?}");
-    assert!(refused > sequences && reached > 5 * sequences && stopped > 5 * sequences, "{tally:#?}");
+    assert!(refused > sequences && reached > 4 * sequences && stopped > 5 * sequences, "{tally:#?}");
     assert!(tally.deviations.keys().eq(deviations), "{tally:#?}");
 }
 
