@@ -32,6 +32,8 @@ pub struct Tally {
     pub skipped: u64,
     /// Devices attached.
     pub attached: u64,
+    /// Devices moved to another domain, with another ASID or VMID.
+    pub moved: u64,
     /// Ranges mapped.
     pub mapped: u64,
     /// Ranges unmapped.

@@ -7,7 +7,7 @@ use smmu::addr::{Iova, PhysAddr, StreamId};
 use smmu::arch::event::EventKind;
 use smmu::device::{BootPolicy, Smmu};
 use smmu::iommu::fwspec::{Fwspec, Phandle};
-use smmu::iommu::{Attachment, Configuration, Device, Iommus, UnmapError};
+use smmu::iommu::{Attachment, Configuration, Device, Iommus, PagingDomain, UnmapError};
 use smmu::memory::DmaMemory;
 use smmu::pgtable::{self, Access, MapError, MemoryType};
 
@@ -45,6 +45,8 @@ pub(super) struct Client<B: Backend> {
     device: Arc<Device>,
     was_attached: bool,
     pub(super) attached: Option<(Attachment<B::Platform>, Space)>,
+    /// The domain that it was moved from last.
+    left: Option<Arc<PagingDomain<B::Platform>>>,
 }
 
 impl<'b, B: Backend> Run<'b, B> {
@@ -62,7 +64,7 @@ impl<'b, B: Backend> Run<'b, B> {
             let mut fwspec = Fwspec::new();
             fwspec.push(IOMMU, stream);
             let device = iommus.add_device(format!("device {stream}"), fwspec).map_err(Mismatch::Attach)?;
-            Ok(Client { stream, device, was_attached: false, attached: None })
+            Ok(Client { stream, device, was_attached: false, attached: None, left: None })
         };
         let devices = backend.streams().into_iter().map(client).collect::<Result<_, Mismatch>>()?;
         Ok(Self {
@@ -82,6 +84,7 @@ impl<'b, B: Backend> Run<'b, B> {
         match *step {
             Step::Attach { device } => self.attach(self.index(device)),
             Step::Detach { device } => self.detach(self.index(device)),
+            Step::ChangeAsid { device } => self.change_asid(self.index(device)),
             Step::Map { device, at, pages, target, access } => self.map(self.index(device), at, pages, target, access),
             Step::Unmap { device, mapping } => self.unmap_mapping(self.index(device), mapping).map(drop),
             Step::UnmapRange { device, at, pages } => {
@@ -100,6 +103,7 @@ impl<'b, B: Backend> Run<'b, B> {
     /// Takes everything down, and looks whether all is as it should be. Returns what came of each access.
     pub(super) fn finish(mut self) -> Result<Vec<Observation>, Mismatch> {
         for index in 0..self.devices.len() {
+            self.devices[index].left = None;
             if self.devices[index].attached.is_some() {
                 self.detach(index)?;
             }
@@ -152,6 +156,17 @@ impl<'b, B: Backend> Run<'b, B> {
             return self.skip();
         }
         self.backend.detached(index);
+        Ok(())
+    }
+
+    fn change_asid(&mut self, index: usize) -> Result<(), Mismatch> {
+        let Some((attachment, _)) = &self.devices[index].attached else { return self.skip() };
+        // As long as the domain is there, so is its ASID, and what is cached under it.
+        let left = Arc::clone(attachment.domain());
+        self.detach(index)?;
+        self.attach(index)?;
+        self.devices[index].left = Some(left);
+        self.tally.moved += 1;
         Ok(())
     }
 

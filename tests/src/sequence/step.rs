@@ -28,6 +28,12 @@ pub enum Step {
         /// The device.
         device: u8,
     },
+    /// Moves a device to a new domain, while the one that it leaves stays, and what is cached of that: the new one has
+    /// another ASID (at stage 2, another VMID). Nothing if the device is not attached.
+    ChangeAsid {
+        /// The device.
+        device: u8,
+    },
     /// Maps pages; nothing if the device is not attached.
     Map {
         /// The device.
@@ -183,8 +189,9 @@ fn step() -> impl Strategy<Value = Step> {
     // Most of it concerns two devices: then steps get in each other's way.
     let device = prop_oneof![5 => Just(0), 3 => Just(1), 1 => 0..DEVICES];
     prop_oneof![
-        2 => device.clone().prop_map(|device| Step::Attach { device }),
+        4 => device.clone().prop_map(|device| Step::Attach { device }),
         1 => device.clone().prop_map(|device| Step::Detach { device }),
+        2 => device.clone().prop_map(|device| Step::ChangeAsid { device }),
         12 => (device.clone(), spot(), pages(), target(), access())
             .prop_map(|(device, at, pages, target, access)| Step::Map { device, at, pages, target, access }),
         3 => (device.clone(), any::<u8>()).prop_map(|(device, mapping)| Step::Unmap { device, mapping }),

@@ -43,8 +43,8 @@ fn compare(stage: Stage, hardware: model::Config, config: Config) -> Result<Tall
 
 /// What came of the steps other than accesses.
 fn made(tally: &Tally) -> impl PartialEq + Debug {
-    let Tally { skipped, attached, mapped, unmapped, refused, .. } = *tally;
-    (skipped, attached, mapped, unmapped, refused)
+    let Tally { skipped, attached, moved, mapped, unmapped, refused, .. } = *tally;
+    (skipped, attached, moved, mapped, unmapped, refused)
 }
 
 /// Fails unless all goes well and something of everything happened.
@@ -54,9 +54,10 @@ fn check(stage: Stage, hardware: model::Config, deviations: &[Deviation]) {
     let sequences = u64::from(config.cases);
     let tally = compare(stage, hardware, config).unwrap_or_else(|found| panic!("stage {}: {found}", stage.name()));
     println!("{tally:#?}");
-    let Tally { attached, mapped, unmapped, refused, reached, stopped, .. } = tally;
+    let Tally { attached, moved, mapped, unmapped, refused, reached, stopped, .. } = tally;
     assert!(attached >= 3 * sequences && mapped > 5 * sequences && unmapped > 2 * sequences, "{tally:#?}");
     assert!(refused > sequences && reached > 4 * sequences && stopped > 5 * sequences, "{tally:#?}");
+    assert!(moved > sequences, "{tally:#?}");
     assert!(tally.deviations.keys().eq(deviations), "{tally:#?}");
 }
 
