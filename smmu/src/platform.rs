@@ -114,6 +114,13 @@ pub unsafe trait Platform: Sync + 'static {
         48
     }
 
+    /// How many bits the widest StreamID has that firmware describes: an SMMU's stream table covers no more. 27 unless said
+    /// otherwise. An SMMU that has wider ones (IDR1.SIDSIZE) aborts what is not covered. From 21 bits on the table takes 8
+    /// bytes for every 1024 StreamIDs that it covers, used or not: 1 MiB for 27 bits, 32 MiB for 32.
+    fn stream_id_bits(&self) -> u8 {
+        27
+    }
+
     /// Makes every earlier store to DMA memory observable by the SMMU before any later register write
     /// (`dsb ishst` for memory, `dsb st` if registers are mapped as Device memory).
     fn write_barrier(&self);

@@ -17,9 +17,9 @@ fn every_mutation_applies_to_the_sources() {
 }
 
 #[test]
-fn thirty_mutations_with_names_of_their_own() {
+fn the_mutations_have_names_of_their_own() {
     let names: BTreeSet<_> = MUTATIONS.iter().map(|mutation| mutation.name).collect();
-    assert_eq!((names.len(), MUTATIONS.len()), (30, 30));
+    assert_eq!((names.len(), names.len() >= 30), (MUTATIONS.len(), true));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use core::fmt;
 use tock_registers::{LocalRegisterCopy, register_bitfields};
 
 use super::attributes::{AddressSize, Granule, HardwareUpdate, Mair, WalkAttributes};
+use super::entry_update::Entry;
 use crate::addr::{Asid, PhysAddr};
 
 register_bitfields! { u64,
@@ -15,6 +16,7 @@ register_bitfields! { u64,
         IR0 OFFSET(8) NUMBITS(2) [],
         OR0 OFFSET(10) NUMBITS(2) [],
         SH0 OFFSET(12) NUMBITS(2) [],
+        EPD0 OFFSET(14) NUMBITS(1) [],
         EPD1 OFFSET(30) NUMBITS(1) [],
         V OFFSET(31) NUMBITS(1) [],
         IPS OFFSET(32) NUMBITS(3) [],
@@ -104,6 +106,17 @@ impl ContextDescriptor {
         Self { words: [word0.value, word1.value, 0, context.mair.get(), 0, 0, 0, 0] }
     }
 
+    /// The same address space without walks (EPD0): what is not in the TLB faults with F_TRANSLATION. For an address space
+    /// whose tables go before its device stops; CMD_TLBI_NH_ASID makes it final. Not for [`Strw::El2`], which has no EPD0.
+    ///
+    /// [`Strw::El2`]: super::stream_table::Strw::El2
+    #[must_use]
+    pub fn without_walks(mut self) -> Self {
+        let [word0, ..] = &mut self.words;
+        *word0 |= CD0::EPD0::SET.value;
+        self
+    }
+
     /// A descriptor as read from memory.
     #[must_use]
     pub const fn from_words(words: [u64; 8]) -> Self {
@@ -148,6 +161,27 @@ impl ContextDescriptor {
     #[must_use]
     pub fn stalls(&self) -> bool {
         self.word0().is_set(CD0::S)
+    }
+}
+
+/// What of a context descriptor counts (IHI 0070, 5.4 and 5.4.1).
+impl Entry for ContextDescriptor {
+    fn words(&self) -> [u64; 8] {
+        self.words
+    }
+
+    fn obeyed(&self) -> [u64; 8] {
+        let mut obeyed = self.relevant();
+        if self.is_valid() && self.word0().is_set(CD0::EPD0) {
+            let [word0, word1, ..] = &mut obeyed;
+            *word0 &= !(CD0::T0SZ::SET + CD0::TG0::SET + CD0::IR0::SET + CD0::OR0::SET + CD0::SH0::SET).value;
+            *word1 &= !CD1::TTB0::SET.value;
+        }
+        obeyed
+    }
+
+    fn relevant(&self) -> [u64; 8] {
+        if self.is_valid() { [u64::MAX; 8] } else { [CD0::V::SET.value, 0, 0, 0, 0, 0, 0, 0] }
     }
 }
 
@@ -271,6 +305,21 @@ mod tests {
         assert_eq!(descriptor.asid(), Asid::new(0x1234));
         assert_eq!(descriptor.table(), PhysAddr::new(0x00f0_0000_4567_8000));
         assert!(!ContextDescriptor::from_words([!(1 << 31); 8]).is_valid());
+    }
+
+    #[test]
+    fn r24_what_counts_in_a_descriptor() {
+        let valid = ContextDescriptor::new(&CONTEXT);
+        assert_eq!((valid.obeyed(), valid.relevant()), ([u64::MAX; 8], [u64::MAX; 8]));
+        let quiet = valid.without_walks();
+        assert_eq!(quiet.words(), [ALWAYS | 1 << 14, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(quiet.obeyed()[..2], [!0x3fff, 0xff00_0000_0000_000f]);
+        assert_eq!((quiet.obeyed()[2..] == [u64::MAX; 6], quiet.relevant()), (true, [u64::MAX; 8]));
+        let invalid = ContextDescriptor::from_words([!(1 << 31); 8]);
+        assert_eq!(
+            (invalid.obeyed(), invalid.relevant()),
+            ([1 << 31, 0, 0, 0, 0, 0, 0, 0], [1 << 31, 0, 0, 0, 0, 0, 0, 0])
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod attributes;
 pub mod command;
 pub mod context_descriptor;
 pub mod descriptor;
+pub mod entry_update;
 pub mod event;
 pub mod page_request;
 pub mod range;

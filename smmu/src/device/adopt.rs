@@ -9,11 +9,13 @@
 use core::sync::atomic::Ordering;
 
 use super::control::Control;
+use super::entry_table::EntryTable;
 use super::error::CannotAdopt;
 use super::features::Features;
 use super::lifecycle::Lifecycle;
+use super::live_entry::LiveEntry;
 use super::modes::Modes;
-use super::stream_table::{BOOT, ENTRY_WORDS, STATE, StreamTable};
+use super::stream_table::{Owner, StreamTable};
 use super::{DeviceError, Smmu, Takeover, bring_up};
 use crate::addr::{PhysAddr, StreamId};
 use crate::arch::context_descriptor::{ContextDescriptor, L1ContextDescriptor};
@@ -22,6 +24,8 @@ use crate::arch::stream_table::{Config, L1StreamTableDescriptor, S1Fmt, StreamTa
 use crate::memory::DmaMemory;
 use crate::platform::Platform;
 
+/// Words of an entry.
+const ENTRY_WORDS: usize = StreamTableEntry::BYTES / 8;
 /// The largest table that is adopted: 2^20 entries or first-level descriptors.
 const LOG2_TOP_MAX: u8 = 20;
 
@@ -96,27 +100,27 @@ impl<P: Platform> StreamTable<P> {
         let alignment = u64::MAX.checked_shl(log2_bytes(log2_size).max(6).into()).unwrap_or(0);
         let base = PhysAddr::new(control.read64(STRTAB_BASE).read(STRTAB_BASE::ADDR) << 6 & alignment);
         let top = reach(platform, "the stream table", base, 1 << log2_bytes(log2_streams))?;
-        let table = Self::over(platform, top, split, log2_streams, features.stream_id_bits(), coherent);
-        table.keep();
-        Ok(table)
+        let entries = EntryTable::over(platform, top, log2_streams, split, coherent);
+        entries.keep();
+        Ok(Self { platform, entries })
     }
 
     /// What the former owner's entry of a stream says, unless it has the stream abort.
     fn former_entry(&self, stream: StreamId) -> Result<Option<StreamTableEntry>, DeviceError> {
         self.check_range(stream)?;
-        let entry = if self.second.is_none() {
-            words(&self.top, stream.get() as usize * ENTRY_WORDS)
-        } else {
-            let [descriptor] = words(&self.top, (stream.get() >> self.split) as usize);
-            let low = u64::from(stream.get() & ((1 << self.split) - 1));
+        let top = self.entries.top();
+        let entry = if let Some(split) = self.entries.split() {
+            let [descriptor] = words(top, (stream.get() >> split) as usize);
+            let low = u64::from(stream.get() & ((1 << split) - 1));
             // Beyond its span a descriptor leads nowhere, and one with too large a span is none.
             let second_level = L1StreamTableDescriptor::from_word(descriptor).decode();
-            let reached =
-                second_level.filter(|(_, log2_entries)| *log2_entries <= self.split && low >> log2_entries == 0);
+            let reached = second_level.filter(|(_, log2_entries)| *log2_entries <= split && low >> log2_entries == 0);
             let Some((table, log2_entries)) = reached else { return Ok(None) };
             let start = table.align_down((StreamTableEntry::BYTES as u64) << log2_entries);
             let address = PhysAddr::new(start.get() | (low * StreamTableEntry::BYTES as u64));
             words(&reach(self.platform, "a stream table entry", address, StreamTableEntry::BYTES as u64)?, 0)
+        } else {
+            words(top, stream.get() as usize * ENTRY_WORDS)
         };
         let entry = StreamTableEntry::from_words(entry);
         Ok(Some(entry).filter(|entry| entry.is_valid() && entry.config() != Config::Abort))
@@ -125,66 +129,62 @@ impl<P: Platform> StreamTable<P> {
     /// Makes the table this driver's own: all but the entries of `streams` become invalid. The SMMU knows of it after a
     /// CMD_CFGI_ALL. If memory runs out the rest becomes invalid too.
     fn seize(&self, streams: &[StreamId]) -> Result<(), DeviceError> {
+        let top = self.entries.top();
         let mut result = Ok(());
-        if self.second.is_none() {
-            self.seize_linear(streams);
-        } else {
-            for (run, descriptor) in self.top.words().iter().enumerate() {
+        if let Some(split) = self.entries.split() {
+            for (run, descriptor) in top.words().iter().enumerate() {
                 if descriptor.load(Ordering::Relaxed) != 0 {
-                    let second_level = result.and_then(|()| self.second_level_of(run, streams));
+                    let second_level = result.and_then(|()| self.second_level_of(run, split, streams));
                     result = second_level.map(|_| ());
-                    descriptor.store(second_level.map_or(0, L1StreamTableDescriptor::word).to_le(), Ordering::Relaxed);
+                    descriptor.store(second_level.unwrap_or(0).to_le(), Ordering::Relaxed);
                 }
             }
+        } else {
+            self.seize_linear(streams);
         }
-        if !self.coherent {
-            self.top.clean(0, self.top.words().len());
+        if !self.entries.is_coherent() {
+            top.clean(0, top.words().len());
         }
         self.platform.write_barrier();
-        self.kept.store(false, Ordering::Relaxed);
+        self.entries.release();
         result
     }
 
     /// A descriptor of a second level with nothing in it but what `streams` have of a run; invalid if they have nothing.
-    fn second_level_of(&self, run: usize, streams: &[StreamId]) -> Result<L1StreamTableDescriptor, DeviceError> {
+    fn second_level_of(&self, run: usize, split: u8, streams: &[StreamId]) -> Result<u64, DeviceError> {
         let mut second_level = None;
-        for stream in streams.iter().filter(|stream| (stream.get() >> self.split) as usize == run) {
-            let (Some(second), Some(entry)) = (&self.second, self.former_entry(*stream)?) else { continue };
-            let block = match &mut second_level {
-                Some(block) => block,
-                none => none.insert(second.allocate()?),
-            };
-            let low = (stream.get() & ((1 << self.split) - 1)) as usize;
-            let [first, second, rest @ ..] = entry.words();
-            let words = [first, second & !STATE | BOOT].into_iter().chain(rest);
-            for (word, value) in block.words().iter().skip(low * ENTRY_WORDS).zip(words) {
+        for stream in streams.iter().filter(|stream| (stream.get() >> split) as usize == run) {
+            let Some(entry) = self.former_entry(*stream)? else { continue };
+            if second_level.is_none() {
+                second_level = self.entries.allocate_second_level()?;
+            }
+            let low = (stream.get() & ((1 << split) - 1)) as usize;
+            let block = second_level.iter().flat_map(DmaMemory::words).skip(low * ENTRY_WORDS);
+            for (word, value) in block.zip(entry.with_software_bits(Owner::Boot as u8).words()) {
                 word.store(value.to_le(), Ordering::Relaxed);
             }
         }
-        let (Some(second), Some(block)) = (&self.second, second_level) else {
-            return Ok(L1StreamTableDescriptor::INVALID);
-        };
-        let descriptor = self.describe_second_level(&block);
-        second.link(block);
-        self.second_levels.fetch_add(1, Ordering::Relaxed);
-        Ok(descriptor)
+        Ok(second_level.map_or(L1StreamTableDescriptor::INVALID.word(), |block| self.entries.link_second_level(block)))
     }
 
     fn seize_linear(&self, streams: &[StreamId]) {
-        for (stream, entry) in self.entries() {
-            let is_kept = streams.contains(&stream) && matches!(self.former_entry(stream), Ok(Some(_)));
-            if is_kept {
-                entry.set_state(BOOT);
-            } else {
-                entry.switch(&StreamTableEntry::INVALID);
+        for (index, entry) in self.entries.entries() {
+            let stream = StreamId::new(index);
+            match self.former_entry(stream) {
+                Ok(Some(former)) if streams.contains(&stream) => {
+                    entry.store(&former.with_software_bits(Owner::Boot as u8).words());
+                }
+                _ => entry.invalidate(),
             }
         }
     }
 
     /// Zeroes what is left of a linear table's invalid entries, once the SMMU has forgotten them.
     fn scrub(&self) {
-        if self.second.is_none() {
-            self.entries().filter(|(_, entry)| !entry.is_valid()).for_each(|(_, entry)| entry.release());
+        if self.entries.split().is_none() {
+            let is_valid = |entry: &LiveEntry<'_, P>| StreamTableEntry::from_words(entry.load()).is_valid();
+            let invalid = self.entries.entries().filter(|(_, entry)| !is_valid(entry));
+            invalid.for_each(|(_, entry)| entry.store(&StreamTableEntry::INVALID.words()));
         }
     }
 }

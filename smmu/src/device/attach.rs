@@ -1,6 +1,9 @@
-//! Streams: from aborting to translated and back, never through a third meaning (IHI 0070, 3.21.3).
+//! Streams: from aborting to translated, from one meaning to another, and back, never through a third (IHI 0070, 3.21.3).
 
-use super::stream_table::Entry;
+use core::mem;
+
+use super::live_entry::Interrupted;
+use super::stream_table::{Owner, Slot};
 use super::{DeviceError, Smmu};
 use crate::addr::StreamId;
 use crate::arch::command::Command;
@@ -19,25 +22,43 @@ impl<P: Platform> Smmu<P> {
     /// [`DeviceError::StreamStuck`], and what `entry` points at must be kept.
     pub fn attach(&self, stream: StreamId, entry: &StreamTableEntry) -> Result<(), DeviceError> {
         self.lifecycle.check_running()?;
-        let slot = self.streams.claim(stream)?;
-        slot.prepare(entry);
-        // The words of an entry may be read in any order and kept: what is left of the old ones must go before word 0
-        // gives the new ones a meaning. Not leaf-only, because the second level may be new.
-        if let Err(error) = self.run([Command::CfgiSte { stream, leaf: false }]) {
-            slot.release();
-            return Err(error);
-        }
-        slot.switch(entry);
-        if let Err(error) = self.run([Command::CfgiSte { stream, leaf: true }]) {
-            self.retract(stream, &slot)?;
-            return Err(error);
-        }
-        slot.settle();
-        Ok(())
+        self.update_stream(stream, self.streams.claim(stream)?, entry, Owner::Attached)
     }
 
-    /// Makes an attached stream abort again. When it returns `Ok`, no transaction of the stream is translated any more
-    /// and what its entry pointed at is the caller's again.
+    /// Gives an attached stream another meaning while its device goes on, or takes one over from the boot policy. Its transactions meet the old entry or the new
+    /// one, or abort if there is no other way: [`EntryUpdate`](crate::arch::entry_update::EntryUpdate) says beforehand.
+    ///
+    /// When it returns `Ok`, the SMMU reads nothing any more that only the old entry led to. Translations stay cached: where
+    /// both entries tag them alike (ASID, VMID) but mean different tables, invalidate them
+    /// ([`invalidate_all`](Self::invalidate_all)).
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::StreamNotAttached`] if it was not, [`DeviceError::StreamBusy`] if another CPU has the stream; nothing
+    /// has changed then. [`DeviceError::StreamStuck`] if the SMMU does not answer: keep what both entries point at. After
+    /// any other error the stream is attached and has its old meaning, or aborts.
+    pub fn replace(&self, stream: StreamId, entry: &StreamTableEntry) -> Result<(), DeviceError> {
+        self.lifecycle.check_running()?;
+        self.update_stream(stream, self.streams.reclaim(stream)?, entry, Owner::Attached)
+    }
+
+    /// Makes an attached stream abort, silently, and leaves it attached: for a device that must not reach anything until
+    /// its owner has dealt with it. The owner revives it by [`replace`](Self::replace) or ends it by
+    /// [`detach`](Self::detach).
+    ///
+    /// # Errors
+    ///
+    /// As [`replace`](Self::replace); the stream aborts after all but [`DeviceError::StreamNotAttached`],
+    /// [`DeviceError::StreamBusy`] and [`DeviceError::StreamStuck`].
+    pub fn abort(&self, stream: StreamId) -> Result<(), DeviceError> {
+        self.lifecycle.check_running()?;
+        let slot = self.streams.reclaim(stream)?;
+        let former = slot.former();
+        self.update_stream(stream, slot, &StreamTableEntry::abort(), former)
+    }
+
+    /// Makes an attached stream abort again and gives it up. When it returns `Ok`, no transaction of the stream is
+    /// translated any more and what its entry pointed at is the caller's again.
     ///
     /// # Errors
     ///
@@ -45,7 +66,7 @@ impl<P: Platform> Smmu<P> {
     pub fn detach(&self, stream: StreamId) -> Result<(), DeviceError> {
         self.lifecycle.check_running()?;
         let slot = self.streams.reclaim(stream)?;
-        self.retract(stream, &slot)
+        self.retract(stream, slot, Owner::Nobody)
     }
 
     /// What the stream table says about a stream at this moment. Read-only.
@@ -57,11 +78,39 @@ impl<P: Platform> Smmu<P> {
         self.streams.load(stream)
     }
 
-    /// Invalidates an entry and gives its stream up. A stream whose invalidation fails stays claimed: nobody gets it.
-    fn retract(&self, stream: StreamId, slot: &Entry<'_, P>) -> Result<(), DeviceError> {
-        slot.switch(&StreamTableEntry::INVALID);
-        self.run([Command::CfgiSte { stream, leaf: true }]).map_err(|_| DeviceError::StreamStuck { stream })?;
-        slot.release();
-        Ok(())
+    /// Updates the entry of a stream and hands it to `next`; back to its former owner, aborting, if that fails half-way.
+    fn update_stream(
+        &self,
+        stream: StreamId,
+        slot: Slot<'_, P>,
+        entry: &StreamTableEntry,
+        next: Owner,
+    ) -> Result<(), DeviceError> {
+        let former = slot.former();
+        // Not leaf-only at first if the second level may be new.
+        let mut leaf = former != Owner::Nobody;
+        let mut forget = || self.run_invalidations([Command::CfgiSte { stream, leaf: mem::replace(&mut leaf, true) }]);
+        match slot.update(entry, &mut forget) {
+            Ok(()) => {
+                slot.hand_over(next);
+                Ok(())
+            }
+            Err(Interrupted::Before(error)) => {
+                slot.hand_over(former);
+                Err(error)
+            }
+            Err(Interrupted::Within(error)) => {
+                self.retract(stream, slot, former)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Invalidates an entry and hands its stream over. One whose invalidation fails stays claimed: nobody gets it.
+    fn retract(&self, stream: StreamId, slot: Slot<'_, P>, next: Owner) -> Result<(), DeviceError> {
+        slot.invalidate();
+        let result = self.run_invalidations([Command::CfgiSte { stream, leaf: true }]);
+        slot.hand_over(if result.is_ok() { next } else { Owner::Stuck });
+        result.map_err(|_| DeviceError::StreamStuck { stream })
     }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::stream_table::{BOOT, StreamTable};
+use super::stream_table::{Owner, StreamTable};
 use super::{DeviceError, Smmu};
 use crate::addr::StreamId;
 use crate::arch::stream_table::{Shcfg, StreamTableEntry};
@@ -11,7 +11,8 @@ use crate::platform::Platform;
 /// What becomes of DMA when the driver takes the SMMU over.
 ///
 /// Streams that a policy lets through are this driver's to answer for from then on: [`Smmu::boot_streams`] lists them, no
-/// other can attach them, and [`detach`](Smmu::detach) ends what the policy began.
+/// other can attach them, [`replace`](Smmu::replace) makes one a driver's, and [`detach`](Smmu::detach) ends what the policy
+/// began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BootPolicy<'a> {
@@ -74,20 +75,13 @@ impl<P: Platform> StreamTable<P> {
     pub(super) fn preset(&self, stream: StreamId, entry: &StreamTableEntry) -> Result<(), DeviceError> {
         match self.claim(stream) {
             Ok(slot) => {
-                slot.prepare(entry);
-                slot.switch(entry);
-                slot.set_state(BOOT);
+                slot.preset(entry);
                 Ok(())
             }
             // Named twice.
             Err(DeviceError::StreamInUse { .. }) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    /// The streams in a state, in order.
-    fn streams_in(&self, state: u64) -> impl Iterator<Item = StreamId> + '_ {
-        self.entries().filter(move |(_, entry)| entry.state() == state).map(|(stream, _)| stream)
     }
 }
 
@@ -100,7 +94,7 @@ impl<P: Platform> Smmu<P> {
 
     /// The streams that work because the boot policy said so, and that no driver has taken over yet.
     pub fn boot_streams(&self) -> impl Iterator<Item = StreamId> + '_ {
-        self.streams.streams_in(BOOT)
+        self.streams.streams_of(Owner::Boot)
     }
 
     /// Lets streams pass untranslated, before translation is switched on.

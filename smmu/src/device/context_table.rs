@@ -1,44 +1,240 @@
-//! Context descriptors: what a stage-1 stream table entry points at (IHI 0070, 5.4).
+//! Context descriptor tables: what a stage-1 stream table entry points at (IHI 0070, 5.3 and 5.4).
 
-use core::sync::atomic::Ordering;
+use core::mem;
+use core::sync::atomic::{AtomicU8, Ordering};
 
-use crate::addr::PhysAddr;
-use crate::arch::context_descriptor::ContextDescriptor;
-use crate::memory::DmaMemory;
+use super::control::Deadline;
+use super::entry_table::{EntryTable, Level1Descriptor};
+use super::live_entry::{Interrupted, LiveEntry};
+use super::{DeviceError, Features, Smmu};
+use crate::addr::{PhysAddr, StreamId, SubstreamId};
+use crate::arch::attributes::WalkAttributes;
+use crate::arch::command::Command;
+use crate::arch::context_descriptor::{ContextDescriptor, L1ContextDescriptor};
+use crate::arch::entry_update::EntryUpdate;
+use crate::arch::stream_table::{S1Fmt, Stage1Stream};
 use crate::platform::{OutOfDmaMemory, Platform};
 
-/// A table of one context descriptor, for streams without substreams. It is written before anything points at it and
-/// never changed; whoever owns it detaches every stream that uses it before dropping it.
+/// Largest linear table where there are two levels: 2^6 contexts, one page.
+const LOG2_LINEAR: u8 = 6;
+/// Largest linear table where there are not: 2^10 contexts, 64 KiB.
+const LOG2_LINEAR_MAX: u8 = 10;
+/// log2 of the contexts in a small leaf table, 4 KiB.
+const LOG2_SMALL_LEAF: u8 = 6;
+/// Largest table of small leaves: its first level is one page.
+const LOG2_SMALL_LEAVES_MAX: u8 = 15;
+/// log2 of the contexts in a large leaf table, 64 KiB. 2^20 contexts then have a first level of 8 KiB.
+const LOG2_LARGE_LEAF: u8 = 10;
+
+/// Nobody is changing a table.
+const IDLE: u8 = 0;
+/// A CPU is changing a context.
+const CHANGING: u8 = 1;
+/// The SMMU did not confirm a change.
+const STUCK: u8 = 2;
+
+/// The address spaces of one stream, or of several that share them: a context descriptor for each SubstreamID. Leaf tables
+/// are made on demand and never moved.
+///
+/// Whoever owns it detaches every stream that uses it before dropping it.
 #[derive(Debug)]
 pub struct ContextTable<P: Platform> {
-    memory: DmaMemory<P>,
+    platform: &'static P,
+    contexts: EntryTable<P, L1ContextDescriptor>,
+    format: S1Fmt,
+    state: AtomicU8,
+}
+
+impl Level1Descriptor for L1ContextDescriptor {
+    fn to_word(second_level: PhysAddr, _log2_entries: u8) -> u64 {
+        Self::new(second_level).word()
+    }
+
+    fn second_level(word: u64) -> Option<PhysAddr> {
+        Self::from_word(word).decode()
+    }
 }
 
 impl<P: Platform> ContextTable<P> {
-    /// Writes `descriptor` into memory of its own. `coherent` says whether the SMMU snoops the CPU's caches.
+    /// A table of one context, for streams without substreams. `coherent` says whether the SMMU snoops the CPU's caches.
     ///
     /// # Errors
     ///
     /// [`OutOfDmaMemory`] if the platform has none left.
-    pub fn new(platform: &'static P, descriptor: &ContextDescriptor, coherent: bool) -> Result<Self, OutOfDmaMemory> {
-        let memory = DmaMemory::allocate(platform, ContextDescriptor::BYTES, ContextDescriptor::BYTES)?;
-        for (word, value) in memory.words().iter().zip(descriptor.words()) {
-            word.store(value.to_le(), Ordering::Relaxed);
+    pub fn new(platform: &'static P, context: &ContextDescriptor, coherent: bool) -> Result<Self, OutOfDmaMemory> {
+        let table = Self::of_format(platform, S1Fmt::Linear, 0, coherent)?;
+        if let Some(entry) = table.contexts.find(0) {
+            entry.store(&context.words());
         }
-        if !coherent {
-            memory.clean(0, memory.words().len());
-        }
-        Ok(Self { memory })
+        Ok(table)
+    }
+
+    /// A table of `2^log2_contexts` contexts, all invalid: as many as that, as IDR1.SSIDSIZE allows and, without two-level
+    /// tables (IDR0.CD2L), at most 2^10. [`log2_contexts`](Self::log2_contexts) says how many it became.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfDmaMemory`] if the platform has none left.
+    pub fn with_substreams(
+        platform: &'static P,
+        features: &Features,
+        log2_contexts: u8,
+    ) -> Result<Self, OutOfDmaMemory> {
+        let log2_contexts = log2_contexts.min(features.substream_id_bits());
+        let (format, log2_contexts) = match (log2_contexts, features.two_level_context_table()) {
+            (..=LOG2_LINEAR, _) => (S1Fmt::Linear, log2_contexts),
+            (_, false) => (S1Fmt::Linear, log2_contexts.min(LOG2_LINEAR_MAX)),
+            (..=LOG2_SMALL_LEAVES_MAX, true) => (S1Fmt::TwoLevel4K, log2_contexts),
+            (_, true) => (S1Fmt::TwoLevel64K, log2_contexts),
+        };
+        Self::of_format(platform, format, log2_contexts, features.coherent())
+    }
+
+    fn of_format(
+        platform: &'static P,
+        format: S1Fmt,
+        log2_contexts: u8,
+        coherent: bool,
+    ) -> Result<Self, OutOfDmaMemory> {
+        let split = match format {
+            S1Fmt::Linear => None,
+            S1Fmt::TwoLevel4K => Some(LOG2_SMALL_LEAF),
+            S1Fmt::TwoLevel64K => Some(LOG2_LARGE_LEAF),
+        };
+        let contexts = EntryTable::new(platform, log2_contexts, split, coherent)?;
+        Ok(Self { platform, contexts, format, state: AtomicU8::new(IDLE) })
     }
 
     /// Where the SMMU finds the table.
     #[must_use]
     pub fn physical(&self) -> PhysAddr {
-        self.memory.physical()
+        self.contexts.physical()
+    }
+
+    /// log2 of the number of contexts; 0 means that there are no substreams.
+    #[must_use]
+    pub fn log2_contexts(&self) -> u8 {
+        self.contexts.log2_entries()
+    }
+
+    /// The stage-1 half of an entry that leads here, for a stream without ATS, in EL1, with VMID 0. Transactions without
+    /// SubstreamID use context 0.
+    #[must_use]
+    pub fn stage1_stream(&self, walk: WalkAttributes) -> Stage1Stream {
+        Stage1Stream {
+            format: self.format,
+            log2_contexts: self.log2_contexts(),
+            ..Stage1Stream::with_one_context(self.physical(), walk)
+        }
+    }
+
+    /// The context of a substream at this moment. Read-only.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::SubstreamOutOfRange`].
+    pub fn context(&self, substream: SubstreamId) -> Result<ContextDescriptor, DeviceError> {
+        if !self.contexts.covers(substream.get()) {
+            return Err(self.out_of_range(substream));
+        }
+        let entry = self.contexts.find(substream.get());
+        Ok(entry.map_or(ContextDescriptor::INVALID, |entry| ContextDescriptor::from_words(entry.load())))
+    }
+
+    /// Bytes of DMA memory in use.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.contexts.size_bytes()
     }
 
     /// Never gives the memory back: for a table that the SMMU may still read.
     pub fn keep(&self) {
-        self.memory.keep();
+        self.contexts.keep();
+    }
+
+    fn out_of_range(&self, substream: SubstreamId) -> DeviceError {
+        DeviceError::SubstreamOutOfRange { substream, log2_contexts: self.log2_contexts() }
+    }
+
+    /// Waits until no other CPU is changing the table, and keeps others from it.
+    fn claim(&self, substream: SubstreamId) -> Result<(), DeviceError> {
+        let deadline = Deadline::start(self.platform);
+        loop {
+            let missed = deadline.missed(self.platform);
+            match self.state.compare_exchange(IDLE, CHANGING, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(STUCK) => return Err(DeviceError::ContextStuck { substream }),
+                Err(_) => {}
+            }
+            if let Some(waited) = missed {
+                return Err(DeviceError::ContextBusy { substream, waited });
+            }
+            self.platform.relax();
+        }
+    }
+}
+
+impl<P: Platform> Smmu<P> {
+    /// Sets, replaces or, with [`ContextDescriptor::INVALID`], clears the context of a substream (0 for a stream without),
+    /// while devices go on. Transactions meet the old context or the new one, or abort if there is no other way:
+    /// [`EntryUpdate`] says beforehand.
+    ///
+    /// `streams` are all streams whose entries lead to the table; none are attached to it or detached meanwhile. With no
+    /// streams there is nobody to tell, and no command is sent.
+    ///
+    /// When it returns `Ok`, the SMMU reads nothing any more that only the old context led to. Translations stay cached:
+    /// those of an ASID that is not used any more, or that now means other tables, are the caller's to invalidate
+    /// ([`invalidate_all`](Self::invalidate_all)).
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::SubstreamOutOfRange`], [`DeviceError::OutOfDmaMemory`], or [`DeviceError::ContextBusy`] if another CPU
+    /// is changing the table; nothing has changed then. [`DeviceError::ContextStuck`] if the SMMU does not answer: keep what
+    /// both contexts point at. After any other error the old context is in force, or none.
+    pub fn set_context(
+        &self,
+        table: &ContextTable<P>,
+        streams: &[StreamId],
+        substream: SubstreamId,
+        context: &ContextDescriptor,
+    ) -> Result<(), DeviceError> {
+        if !streams.is_empty() {
+            self.lifecycle.check_running()?;
+        }
+        if !context.is_valid() && !table.context(substream)?.is_valid() {
+            return Ok(());
+        }
+        let entry = table.contexts.make(substream.get())?.ok_or_else(|| table.out_of_range(substream))?;
+        table.claim(substream)?;
+        let result = self.change_context(&entry, streams, substream, context);
+        let is_stuck = matches!(result, Err(DeviceError::ContextStuck { .. }));
+        table.state.store(if is_stuck { STUCK } else { IDLE }, Ordering::Release);
+        result
+    }
+
+    fn change_context(
+        &self,
+        entry: &LiveEntry<'_, P>,
+        streams: &[StreamId],
+        substream: SubstreamId,
+        context: &ContextDescriptor,
+    ) -> Result<(), DeviceError> {
+        let old = ContextDescriptor::from_words(entry.load());
+        // Not leaf-only at first if the leaf table may be new.
+        let mut leaf = old.is_valid();
+        let mut forget = || {
+            let leaf = mem::replace(&mut leaf, true);
+            let commands = streams.iter().map(|&stream| Command::CfgiCd { stream, substream, leaf });
+            if streams.is_empty() { Ok(()) } else { self.run_invalidations(commands) }
+        };
+        match entry.update(&EntryUpdate::new(&old, context), &mut forget) {
+            Ok(()) => Ok(()),
+            Err(Interrupted::Before(error)) => Err(error),
+            Err(Interrupted::Within(error)) => {
+                entry.invalidate();
+                forget().map_err(|_| DeviceError::ContextStuck { substream })?;
+                Err(error)
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::addr::{PhysAddr, StreamId};
+use crate::addr::{PhysAddr, StreamId, SubstreamId};
 use crate::arch::command::CommandError;
 use crate::platform::OutOfDmaMemory;
 
@@ -65,11 +65,13 @@ pub enum DeviceError {
     },
     /// No memory for queues or tables.
     OutOfDmaMemory(OutOfDmaMemory),
-    /// The StreamID lies outside what the SMMU can tell apart.
+    /// The StreamID lies outside the stream table: beyond IDR1.SIDSIZE or [`Platform::stream_id_bits`].
+    ///
+    /// [`Platform::stream_id_bits`]: crate::platform::Platform::stream_id_bits
     StreamOutOfRange {
         /// The StreamID.
         stream: StreamId,
-        /// How many bits a StreamID has here.
+        /// How many bits of a StreamID the stream table covers.
         stream_id_bits: u8,
     },
     /// The stream is attached already; detach it first.
@@ -87,6 +89,33 @@ pub enum DeviceError {
     StreamStuck {
         /// The StreamID.
         stream: StreamId,
+    },
+    /// Another CPU is changing the stream's entry, and does not get done.
+    StreamBusy {
+        /// The StreamID.
+        stream: StreamId,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The SubstreamID lies outside the context descriptor table.
+    SubstreamOutOfRange {
+        /// The SubstreamID.
+        substream: SubstreamId,
+        /// log2 of the contexts that the table has.
+        log2_contexts: u8,
+    },
+    /// Another CPU is changing a context of the same table, and does not get done.
+    ContextBusy {
+        /// The SubstreamID.
+        substream: SubstreamId,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The SMMU did not confirm that it forgot a context. Its table takes no more changes, and the memory that the context
+    /// leads to must be kept.
+    ContextStuck {
+        /// The SubstreamID.
+        substream: SubstreamId,
     },
     /// Every ASID or VMID is in use.
     OutOfIds {
@@ -172,7 +201,7 @@ impl fmt::Display for DeviceError {
             Self::StreamOutOfRange { stream, stream_id_bits } => {
                 write!(
                     f,
-                    "StreamID {stream} does not fit the {stream_id_bits} bits that the stream table covers; check iommus and iommu-map"
+                    "StreamID {stream} does not fit the {stream_id_bits} bits that the stream table covers; check iommus, iommu-map and Platform::stream_id_bits"
                 )
             }
             Self::StreamInUse { stream } => write!(f, "StreamID {stream} is attached already; detach it first"),
@@ -180,6 +209,23 @@ impl fmt::Display for DeviceError {
             Self::StreamStuck { stream } => write!(
                 f,
                 "the SMMU did not confirm that StreamID {stream} aborts; its tables stay allocated, reset the SMMU"
+            ),
+            Self::StreamBusy { stream, waited } => write!(
+                f,
+                "another CPU has been changing the entry of StreamID {stream} for {} ms; try again",
+                waited.as_millis()
+            ),
+            Self::SubstreamOutOfRange { substream, log2_contexts } => {
+                write!(f, "SubstreamID {substream} does not fit a table of 2^{log2_contexts} contexts")
+            }
+            Self::ContextBusy { substream, waited } => write!(
+                f,
+                "another CPU has been changing the table that SubstreamID {substream} is in for {} ms; try again",
+                waited.as_millis()
+            ),
+            Self::ContextStuck { substream } => write!(
+                f,
+                "the SMMU did not confirm that it forgot the context of SubstreamID {substream}; its tables stay allocated, reset the SMMU"
             ),
             Self::OutOfIds { kind, count } => write!(f, "all {count} {kind}s are in use"),
         }

@@ -123,6 +123,12 @@ impl Features {
         self.idr0.read(IDR0::ST_LEVEL) == 1
     }
 
+    /// Two-level context descriptor tables (IDR0.CD2L).
+    #[must_use]
+    pub fn two_level_context_table(&self) -> bool {
+        self.idr0.is_set(IDR0::CD2L)
+    }
+
     /// Whether a stream may stall on a fault, so that STEs must say that it shall not (IDR0.STALL_MODEL 0).
     #[must_use]
     pub fn stall_optional(&self) -> bool {

@@ -5,8 +5,11 @@ use super::Mutation;
 const ATTACH: &str = "smmu/src/device/attach.rs";
 const BRING_UP: &str = "smmu/src/device/bring_up.rs";
 const COMMAND_QUEUE: &str = "smmu/src/device/command_queue.rs";
+const CONTEXT_TABLE: &str = "smmu/src/device/context_table.rs";
 const DOMAIN: &str = "smmu/src/iommu/domain.rs";
+const ENTRY_UPDATE: &str = "smmu/src/arch/entry_update.rs";
 const INVALIDATION: &str = "smmu/src/device/invalidation.rs";
+const LIVE_ENTRY: &str = "smmu/src/device/live_entry.rs";
 const RECORD_QUEUE: &str = "smmu/src/device/record_queue.rs";
 const RANGE: &str = "smmu/src/arch/range.rs";
 const STREAM_TABLE: &str = "smmu/src/device/stream_table.rs";
@@ -61,45 +64,54 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "cfgi-before-switch-dropped",
-        breaks: "No CMD_CFGI_STE between words 1 to 7 of an STE and word 0",
-        file: ATTACH,
-        edits: &[(
-            "if let Err(error) = self.run([Command::CfgiSte { stream, leaf: false }]) {",
-            "if let Err(error) = Ok::<(), DeviceError>(()) {",
-        )],
+        breaks: "No CMD_CFGI between what is prepared of an entry and the switch",
+        file: LIVE_ENTRY,
+        edits: &[("if stage.sync {", "if stage.sync && stage.meaning != Meaning::Old {")],
     },
     Mutation {
         name: "cfgi-before-switch-leaf-only",
         breaks: "The first CMD_CFGI_STE keeps the first-level descriptor that led nowhere",
         file: ATTACH,
-        edits: &[("leaf: false", "leaf: true")],
+        edits: &[("let mut leaf = former != Owner::Nobody;", "let mut leaf = true;")],
     },
     Mutation {
         name: "cfgi-after-switch-dropped",
-        breaks: "No CMD_CFGI_STE after word 0 of an STE",
-        file: ATTACH,
-        edits: &[(
-            "if let Err(error) = self.run([Command::CfgiSte { stream, leaf: true }]) {",
-            "if let Err(error) = Ok::<(), DeviceError>(()) {",
-        )],
+        breaks: "No CMD_CFGI after the switch to another entry",
+        file: LIVE_ENTRY,
+        edits: &[("if stage.sync {", "if stage.sync && stage.meaning != Meaning::New {")],
     },
     Mutation {
         name: "cfgi-on-detach-dropped",
         breaks: "No CMD_CFGI_STE when a stream is detached",
         file: ATTACH,
         edits: &[(
-            "self.run([Command::CfgiSte { stream, leaf: true }]).map_err(|_| DeviceError::StreamStuck { stream })?;",
-            "",
+            "let result = self.run_invalidations([Command::CfgiSte { stream, leaf: true }]);",
+            "let result: Result<(), DeviceError> = Ok(());",
         )],
     },
     Mutation {
         name: "ste-valid-too-early",
-        breaks: "Word 0 of an STE is stored before words 1 to 7",
-        file: STREAM_TABLE,
-        edits: &[(
-            "        let [_, second, rest @ ..] = self.words;",
-            "        self.switch(entry);\n        let [_, second, rest @ ..] = self.words;",
-        )],
+        breaks: "The word that gives an entry its new meaning is stored before the others",
+        file: ENTRY_UPDATE,
+        edits: &[("Stage { words: first, sync", "Stage { words: switched, sync")],
+    },
+    Mutation {
+        name: "never-through-invalid",
+        breaks: "An entry goes from one meaning to another in one step although two words are critical",
+        file: ENTRY_UPDATE,
+        edits: &[(".count() <= 1 {", ".count() <= WORDS {")],
+    },
+    Mutation {
+        name: "cfgi-in-between-dropped",
+        breaks: "No CMD_CFGI while an entry is invalid in between",
+        file: LIVE_ENTRY,
+        edits: &[("if stage.sync {", "if stage.sync && stage.meaning != Meaning::Invalid {")],
+    },
+    Mutation {
+        name: "cfgi-cd-to-one-stream",
+        breaks: "Of the streams that share a context, only the first is told that it changed",
+        file: CONTEXT_TABLE,
+        edits: &[("streams.iter().map(", "streams.iter().take(1).map(")],
     },
     Mutation {
         name: "tlbi-on-unmap-dropped",
@@ -174,13 +186,16 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "ste-not-cleaned",
         breaks: "STEs stay in the CPU's cache where the SMMU does not snoop",
         file: STREAM_TABLE,
-        edits: &[("if !self.table.coherent {", "if false {")],
+        edits: &[("split, features.coherent())?", "split, true)?")],
     },
     Mutation {
         name: "cd-not-cleaned",
         breaks: "CDs stay in the CPU's cache where the SMMU does not snoop",
-        file: "smmu/src/device/context_table.rs",
-        edits: &[("if !coherent {", "if false {")],
+        file: CONTEXT_TABLE,
+        edits: &[(
+            "Self::of_format(platform, S1Fmt::Linear, 0, coherent)",
+            "Self::of_format(platform, S1Fmt::Linear, 0, true)",
+        )],
     },
     Mutation {
         name: "descriptors-not-cleaned",

@@ -10,7 +10,7 @@ use crate::arch::attributes::WalkAttributes;
 
 register_bitfields! { u64,
     /// Bits 63:0 of a stream table entry.
-    STE0 [
+    pub(super) STE0 [
         V OFFSET(0) NUMBITS(1) [],
         Config OFFSET(1) NUMBITS(3) [],
         S1Fmt OFFSET(4) NUMBITS(2) [],
@@ -19,12 +19,15 @@ register_bitfields! { u64,
         S1CDMax OFFSET(59) NUMBITS(5) []
     ],
     /// Bits 127:64.
-    STE1 [
+    pub(super) STE1 [
         S1DSS OFFSET(0) NUMBITS(2) [],
         S1CIR OFFSET(2) NUMBITS(2) [],
         S1COR OFFSET(4) NUMBITS(2) [],
         S1CSH OFFSET(6) NUMBITS(2) [],
+        CONT OFFSET(13) NUMBITS(4) [],
         MEV OFFSET(19) NUMBITS(1) [],
+        /// Software's own, ignored by hardware.
+        Software OFFSET(20) NUMBITS(4) [],
         S2FWB OFFSET(25) NUMBITS(1) [],
         S1STALLD OFFSET(27) NUMBITS(1) [],
         EATS OFFSET(28) NUMBITS(2) [],
@@ -32,7 +35,7 @@ register_bitfields! { u64,
         SHCFG OFFSET(44) NUMBITS(2) []
     ],
     /// Bits 191:128.
-    STE2 [
+    pub(super) STE2 [
         S2VMID OFFSET(0) NUMBITS(16) [],
         S2T0SZ OFFSET(32) NUMBITS(6) [],
         S2SL0 OFFSET(38) NUMBITS(2) [],
@@ -50,7 +53,7 @@ register_bitfields! { u64,
         S2R OFFSET(58) NUMBITS(1) []
     ],
     /// Bits 255:192.
-    STE3 [
+    pub(super) STE3 [
         /// In place: bits 55:4 of the address.
         S2TTB OFFSET(4) NUMBITS(52) []
     ]
@@ -128,6 +131,20 @@ impl StreamTableEntry {
         entry.words[2] = stage2.word2();
         entry.words[3] = stage2.word3();
         entry
+    }
+
+    /// The same entry with other software bits (87:84): four bits that hardware ignores.
+    #[must_use]
+    pub fn with_software_bits(mut self, bits: u8) -> Self {
+        let [_, word1, ..] = &mut self.words;
+        *word1 = STE1::Software.val(bits.into()).modify(*word1);
+        self
+    }
+
+    /// The software bits, 0 to 15.
+    #[must_use]
+    pub fn software_bits(&self) -> u8 {
+        STE1::Software.read(self.words[1]) as u8
     }
 
     fn configured(config: Config) -> Self {

@@ -5,6 +5,7 @@
 
 mod entry;
 mod level1;
+mod obeyed;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::format;
 
 use super::*;
 use crate::arch::attributes::{Cacheability, Shareability};
+use crate::arch::entry_update::Entry;
 
 const NOTHING: WalkAttributes = WalkAttributes {
     inner: Cacheability::NonCacheable,
@@ -176,6 +177,50 @@ fn getters_read_literal_words() {
     let configs = [0, 2, 4, 6, 8, 10, 12, 14].map(|word| StreamTableEntry::from_words([word; 8]).config());
     use Config::{Abort, Bypass, Nested, Stage1, Stage2};
     assert_eq!(configs, [Abort, Abort, Abort, Abort, Bypass, Stage1, Stage2, Nested]);
+}
+
+#[test]
+fn r24_software_bits() {
+    let entry = StreamTableEntry::from_words([u64::MAX; 8]);
+    assert_eq!((entry.software_bits(), StreamTableEntry::INVALID.software_bits()), (0xf, 0));
+    assert_eq!(StreamTableEntry::INVALID.with_software_bits(0xff).words(), [0, 0xf << 20, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(entry.with_software_bits(5).words()[1], !(0xa << 20));
+}
+
+/// The bits of words 0 to 3 that do not count in some entry: those that hardware does not obey, and those that are not
+/// relevant. Software's own, in word 1, are left out.
+fn ignored(words: [u64; 4]) -> [[u64; 4]; 2] {
+    let [first, second, third, fourth] = words;
+    let entry = StreamTableEntry::from_words([first, second, third, fourth, 0, 0, 0, 0]);
+    [entry.obeyed(), entry.relevant()].map(|[first, second, third, fourth, rest @ ..]| {
+        assert_eq!((rest, second & 0xf << 20), ([u64::MAX; 4], 0), "what is unknown counts");
+        [!first, !second & !(0xf << 20), !third, !fourth]
+    })
+}
+
+#[test]
+fn r24_what_counts_in_which_config() {
+    const STAGE1: [u64; 2] = [0xf8ff_ffff_ffff_fff0, 0xc800_00ff];
+    const STAGE2: [u64; 3] = [1 << 25, 0x07ef_ffff << 32, 0x00ff_ffff_ffff_fff0];
+    let both = |words: [u64; 4]| [words; 2];
+    assert_eq!(
+        ignored([0x9, 0, 0, 0]),
+        both([STAGE1[0], STAGE1[1] | STAGE2[0] | 3 << 28, STAGE2[1] | 0xffff, STAGE2[2]])
+    );
+    assert_eq!(ignored([0xd, 0, 0, 0]), both([STAGE1[0], STAGE1[1], 0, 0]));
+    // Stage 1 with substreams and S1DSS 1; with substreams; without.
+    assert_eq!(ignored([0xb | 4 << 59, 1, 0, 0]), both([0, STAGE2[0], STAGE2[1], STAGE2[2]]));
+    let [_, relevant] = ignored([0xb, 1, 0, 0]);
+    let without = |more: u64| [[0, STAGE2[0] | more, STAGE2[1], STAGE2[2]], relevant];
+    assert_eq!(ignored([0xb | 4 << 59, 2, 0, 0]), without(3 << 44));
+    assert_eq!(ignored([0xb, 1, 0, 0]), without(3 << 44 | 3));
+    assert_eq!(ignored([0xf | 4 << 59, 1, 0, 0]), both([0, 3 << 30, 0, 0]));
+    assert_eq!(ignored([0xf, 1, 0, 0])[0], [0, 3 << 30 | 3 << 44 | 3, 0, 0]);
+    for (word0, relevant) in [(0x1, [0xf, 0xf << 13]), (0x7, [0xf, 0xf << 13]), (0xe, [1, 0])] {
+        let entry = StreamTableEntry::from_words([word0, u64::MAX, 0, 0, 0, 0, 0, 0]);
+        let expected = [relevant[0], relevant[1], 0, 0, 0, 0, 0, 0];
+        assert_eq!((entry.obeyed(), entry.relevant()), (expected, expected), "{word0:#x}");
+    }
 }
 
 #[test]

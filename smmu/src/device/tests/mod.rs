@@ -2,10 +2,12 @@
 
 mod bring_up;
 mod command_queue;
+mod contexts;
 mod events;
 mod fake;
 mod global_errors;
 mod invalidation;
+mod replace;
 mod streams;
 
 use alloc::sync::Arc;
@@ -18,6 +20,7 @@ use crate::testing::{Step, TestPlatform};
 
 pub(crate) const CMD_CFGI_STE: u64 = 0x03;
 pub(crate) const CMD_CFGI_ALL: u64 = 0x04;
+pub(crate) const CMD_CFGI_CD: u64 = 0x05;
 pub(crate) const CMD_TLBI_NH_ASID: u64 = 0x11;
 pub(crate) const CMD_TLBI_NH_VA: u64 = 0x12;
 pub(crate) const CMD_TLBI_S12_VMALL: u64 = 0x28;
