@@ -28,6 +28,12 @@ impl ModelBackend {
         let devices = streams.into_iter().map(|stream| (stream, model.device(stream))).collect();
         Self { model, devices }
     }
+
+    fn judge_entry(&self, device: usize, judge: bool) {
+        if let Some(&(stream, _)) = self.devices.get(device) {
+            self.model.judge_entries_of(stream, judge);
+        }
+    }
 }
 
 impl Backend for ModelBackend {
@@ -40,6 +46,7 @@ impl Backend for ModelBackend {
 
     fn restore(&mut self) -> Result<(), BrokenLaws> {
         self.model.clear_log();
+        (0..self.devices.len()).for_each(|device| self.judge_entry(device, true));
         Ok(())
     }
 
@@ -55,7 +62,13 @@ impl Backend for ModelBackend {
         Ok(())
     }
 
-    fn detached(&mut self, _device: usize) {}
+    fn overwriting(&mut self, device: usize) {
+        self.judge_entry(device, false);
+    }
+
+    fn detached(&mut self, device: usize) {
+        self.judge_entry(device, true);
+    }
 
     fn word(&self, device: usize, index: u16) -> u32 {
         self.devices.get(device).map_or(0, |&(stream, _)| signature(stream, index))

@@ -57,6 +57,8 @@ pub(super) struct Machine {
     pub(super) responses: Vec<(u32, PageResponse)>,
     /// Streams whose entries are watched.
     pub(super) watched: BTreeSet<u32>,
+    /// Those of them whose entries a test has written itself.
+    pub(super) unjudged: BTreeSet<u32>,
     /// Contexts of streams that are watched, beyond the first.
     pub(super) watched_contexts: BTreeSet<(u32, u32)>,
     /// What hardware is known to have seen of watched entries.
@@ -81,6 +83,7 @@ impl Machine {
             atcs: Vec::new(),
             responses: Vec::new(),
             watched: BTreeSet::new(),
+            unjudged: BTreeSet::new(),
             watched_contexts: BTreeSet::new(),
             settled_stes: BTreeMap::new(),
             settled_cds: BTreeMap::new(),

@@ -84,7 +84,7 @@ impl Machine {
         if !self.registers.enabled(enable::SMMUEN) {
             return;
         }
-        for stream in self.watched.clone() {
+        for stream in self.watched.difference(&self.unjudged).copied().collect::<Vec<_>>() {
             let Some((physical, ste)) = self.peek_ste(stream) else { continue };
             self.judge_ste(stream, &ste);
             let blank = Settled { physical, words: [0; 8] };

@@ -182,6 +182,17 @@ impl Model {
         self.inject(|faults| faults.registers_read_ones = false);
     }
 
+    /// Whether laws are seen to in the entries of a stream. They are, unless a test says otherwise because it has written
+    /// something there that is against them; from the next command on again, once it has said that the driver has them back.
+    pub fn judge_entries_of(&self, stream: StreamId, judge: bool) {
+        let unjudged = &mut self.machine().unjudged;
+        if judge {
+            unjudged.remove(&stream.get())
+        } else {
+            unjudged.insert(stream.get())
+        };
+    }
+
     /// Takes out what laws were broken so far.
     #[must_use]
     pub fn take_violations(&self) -> Vec<Violation> {

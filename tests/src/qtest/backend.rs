@@ -18,7 +18,15 @@ pub struct QtestBackend<'q> {
     iommu: Iommu,
     machine: QtestMachine,
     /// One for each engine that is attached.
-    staging: Vec<Option<Staging>>,
+    staging: Vec<Option<Shown>>,
+}
+
+/// Where an engine shows what it reads.
+#[derive(Debug)]
+struct Shown {
+    staging: Staging,
+    /// Whether the engine is sure to reach it.
+    is_reached: bool,
 }
 
 /// How many engines a machine has.
@@ -40,7 +48,7 @@ impl<'q> QtestBackend<'q> {
     }
 }
 
-fn no_staging() -> Vec<Option<Staging>> {
+fn no_staging() -> Vec<Option<Shown>> {
     (0..ENGINES).map(|_| None).collect()
 }
 
@@ -73,8 +81,16 @@ impl Backend for QtestBackend<'_> {
         domain
             .map(Staging::IOVA, staging.physical(), Staging::BYTES as u64, Access::ReadWrite, MemoryType::WriteBack)
             .map_err(QtestError::Staging)?;
-        *self.staging.get_mut(device).ok_or(QtestError::Missing { what: "engine" })? = Some(staging);
+        *self.staging.get_mut(device).ok_or(QtestError::Missing { what: "engine" })? =
+            Some(Shown { staging, is_reached: true });
         Ok(())
+    }
+
+    /// The page stays the domain's until the device is detached, but what the device reads cannot be shown any more.
+    fn overwriting(&mut self, device: usize) {
+        if let Some(Some(staging)) = self.staging.get_mut(device) {
+            staging.is_reached = false;
+        }
     }
 
     fn detached(&mut self, device: usize) {
@@ -94,8 +110,8 @@ impl Backend for QtestBackend<'_> {
     fn read(&mut self, device: usize, iova: Iova) -> Result<Option<u32>, QtestError> {
         let engine = self.engine(device)?;
         match self.staging.get(device).and_then(Option::as_ref) {
-            Some(staging) => engine.read_word(iova, staging).map(Some),
-            None => engine.read_word_unseen(iova).map(|()| None),
+            Some(Shown { staging, is_reached: true }) => engine.read_word(iova, staging).map(Some),
+            _ => engine.read_word_unseen(iova).map(|()| None),
         }
     }
 
@@ -105,7 +121,11 @@ impl Backend for QtestBackend<'_> {
 
     fn is_known_for(&self, deviation: Deviation) -> bool {
         match deviation {
-            Deviation::CachedStage2Permission | Deviation::Stage2InputRange => true,
+            Deviation::CachedStage2Permission
+            | Deviation::Stage2InputRange
+            | Deviation::ContextPointerFollowed
+            | Deviation::IgnoredStage1Fields
+            | Deviation::HardwareUpdate => true,
         }
     }
 }

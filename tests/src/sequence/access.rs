@@ -5,7 +5,7 @@ use smmu::arch::event::{AccessDirection, Event};
 use smmu::pgtable::Stage;
 
 use super::backend::{Backend, Deviation};
-use super::bench::word;
+use super::bench::{set_word, word};
 use super::expectation::{Expectation, Outcome, Space, event};
 use super::failure::Mismatch;
 use super::run::{Run, backend};
@@ -48,6 +48,12 @@ impl<B: Backend> Run<'_, B> {
         if let Some(offset) = expectation.must.offset() {
             self.written.insert(offset, written);
         }
+        if found.deviation.is_some() {
+            // Memory becomes what it must be, so that nothing later is about this once more.
+            for offset in [expectation.must, found.outcome].into_iter().filter_map(Outcome::offset) {
+                set_word(self.pool, offset, self.expected_word(offset));
+            }
+        }
         self.observe(index, iova, AccessDirection::Write, data.map(|(_, found)| found), &found);
         Ok(())
     }
@@ -80,7 +86,11 @@ impl<B: Backend> Run<'_, B> {
             return (iova, Expectation::of(Outcome::Stopped(Some(self.unattached_event(index)))));
         };
         let iova = space.address(address, &self.accessed);
-        (iova, space.expectation(iova, direction))
+        let right = space.expectation(iova, direction);
+        match client.flaw {
+            Some(flaw) => (iova, flaw.expectation(space.stage(), right)),
+            None => (iova, right),
+        }
     }
 
     /// What of an expectation came true, by the events since the last look.
@@ -102,6 +112,9 @@ impl<B: Backend> Run<'_, B> {
             (Some(deviation), _) => *self.tally.deviations.entry(deviation).or_default() += 1,
             (None, Outcome::Reaches(_)) => self.tally.reached += 1,
             (None, Outcome::Stopped(_)) => self.tally.stopped += 1,
+        }
+        if let Some(flaw) = client.flaw {
+            *self.tally.flawed.entry(flaw).or_default() += 1;
         }
         Ok(Found { outcome, event: events.first().copied(), deviation })
     }

@@ -38,6 +38,10 @@ pub trait Backend {
     /// If that fails.
     fn attached(&mut self, device: usize, domain: &PagingDomain<Self::Platform>) -> Result<(), Self::Error>;
 
+    /// Called before the test itself overwrites the stream table entry of an attached device, which then may reach nothing,
+    /// not even what the backend mapped for itself.
+    fn overwriting(&mut self, device: usize);
+
     /// Called when a device was detached, by the driver, with whatever entry it had.
     fn detached(&mut self, device: usize);
 
@@ -92,4 +96,23 @@ pub enum Deviation {
     /// With stage 2 alone, an access beyond the intermediate addresses is stopped, but no F_ADDR_SIZE is recorded.
     /// (QEMU, for the same reason; it is a fault of stage 1 indeed, but one that no context descriptor can silence.)
     Stage2InputRange,
+    /// S1ContextPtr beyond OAS does not make an entry ILLEGAL: there is a fetch, which fails, F_CD_FETCH. Its address is not
+    /// where the architecture has it. (QEMU; permitted up to SMMUv3.0, and it calls itself SMMUv3.1.)
+    ContextPointerFollowed,
+    /// S1CDMax without substreams, and S1CDMax and S1STALLD with stage 2 alone, are not ignored: C_BAD_STE. (QEMU, which
+    /// looks at both before it knows what they mean.)
+    IgnoredStage1Fields,
+    /// S2HA and S2HD do not make an entry ILLEGAL, though there are no hardware updates. (QEMU does not look at them.)
+    HardwareUpdate,
+}
+
+impl Deviation {
+    /// Whether because of it data is moved that should not be, or not moved that should be.
+    #[must_use]
+    pub fn concerns_data(self) -> bool {
+        match self {
+            Self::IgnoredStage1Fields | Self::HardwareUpdate => true,
+            Self::CachedStage2Permission | Self::Stage2InputRange | Self::ContextPointerFollowed => false,
+        }
+    }
 }

@@ -10,6 +10,7 @@ use super::access::Observation;
 use super::backend::{Backend, Deviation};
 use super::expectation::PAGE_BYTES;
 use super::failure::{Failure, Mismatch};
+use super::flaw::Flaw;
 use super::run::Run;
 use super::step::{BLOCK_PAGES, POOL_PAGES, Step};
 
@@ -34,6 +35,8 @@ pub struct Tally {
     pub attached: u64,
     /// Devices moved to another domain, with another ASID or VMID.
     pub moved: u64,
+    /// Stream table entries overwritten.
+    pub overwritten: u64,
     /// Ranges mapped.
     pub mapped: u64,
     /// Ranges unmapped.
@@ -46,6 +49,8 @@ pub struct Tally {
     pub stopped: u64,
     /// Accesses of which something else came, by what the SMMU is known for.
     pub deviations: BTreeMap<Deviation, u64>,
+    /// Accesses through an overwritten entry, by what it has.
+    pub flawed: BTreeMap<Flaw, u64>,
 }
 
 impl<B: Backend> Bench<B> {

@@ -34,8 +34,14 @@ pub fn difference(one: &[Observation], other: &[Observation]) -> Option<Differen
 
 /// What of an observation must be the same in another.
 fn comparable(observation: &Observation, other: &Observation) -> Observation {
-    let event = if [observation.deviation, other.deviation] == [None, None] { observation.event } else { None };
-    Observation { event, deviation: None, ..*observation }
+    let deviations = [observation.deviation, other.deviation];
+    let event = if deviations == [None, None] { observation.event } else { None };
+    let data = if deviations.into_iter().flatten().any(|deviation| deviation.concerns_data()) {
+        None
+    } else {
+        observation.data
+    };
+    Observation { data, event, deviation: None, ..*observation }
 }
 
 #[cfg(test)]
@@ -125,5 +131,8 @@ mod tests {
         assert_eq!(difference(&[unrecorded], &[usual]), None);
         assert_different(usual, Observation { data: Some(7), ..unrecorded });
         assert_different(usual, Observation { iova: Iova::new(HERE.get() + 4), ..unrecorded });
+        let passed = Observation { data: Some(7), deviation: Some(Deviation::HardwareUpdate), ..unrecorded };
+        assert_eq!(difference(&[passed], &[usual]), None);
+        assert_different(usual, Observation { direction: AccessDirection::Read, ..passed });
     }
 }

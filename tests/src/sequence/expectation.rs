@@ -2,6 +2,7 @@
 //! memory. No page tables, no caches, no registers.
 
 use std::collections::BTreeMap;
+use std::iter;
 
 use smmu::addr::{Iova, StreamId};
 use smmu::arch::event::{
@@ -113,9 +114,18 @@ impl Expectation {
         let known = silent.into_iter().map(|deviation| (deviation, Outcome::Stopped(None))).collect();
         Self { must: Outcome::Stopped(Some(kind)), known }
     }
+
+    /// Everything that may come of it.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = Outcome> + '_ {
+        iter::once(self.must).chain(self.known.iter().map(|&(_, outcome)| outcome))
+    }
 }
 
 impl Space {
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
     pub(super) fn new(stage: Stage, input_bits: u8) -> Self {
         Self { stage, input_bits, pages: BTreeMap::new(), mappings: Vec::new() }
     }

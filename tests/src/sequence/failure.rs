@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use smmu::addr::Iova;
+use smmu::addr::{Iova, StreamId};
 use smmu::arch::event::Event;
 use smmu::device::{DeviceError, EventDrain, GlobalErrorReport};
 use smmu::iommu::{IommuError, UnmapError};
@@ -40,6 +40,19 @@ pub enum Mismatch {
     /// The driver put off attaching a device, though its SMMU is registered.
     #[error("a device was not attached, though its SMMU is there")]
     NotConfigured,
+    /// The stream table has no place for the entry of a stream that is attached.
+    #[error("the stream table has no entry for stream {0}")]
+    NoEntry(StreamId),
+    /// The SMMU did not do as the test told it.
+    #[error("{register} should become {expected:#x}, it stays {found:#x}")]
+    NoAnswer {
+        /// The register that would tell.
+        register: &'static str,
+        /// What it must become.
+        expected: u32,
+        /// What it is.
+        found: u32,
+    },
     /// A map was answered otherwise.
     #[error("map: expected {expected:?}, the driver says {found:?}")]
     Map {

@@ -16,6 +16,8 @@ use super::backend::Backend;
 use super::bench::{Tally, first_change, initial, set_word, word};
 use super::expectation::{MapAnswer, Mapping, PAGE_BYTES, Space, UnmapAnswer};
 use super::failure::Mismatch;
+use super::flaw::Flaw;
+use super::overwrite::Hardware;
 use super::step::{POOL_PAGES, Spot, Step};
 
 /// The SMMU's name in firmware.
@@ -45,6 +47,8 @@ pub(super) struct Client<B: Backend> {
     device: Arc<Device>,
     was_attached: bool,
     pub(super) attached: Option<(Attachment<B::Platform>, Space)>,
+    /// What its stream table entry has that is not the driver's.
+    pub(super) flaw: Option<Flaw>,
     /// The domain that it was moved from last.
     left: Option<Arc<PagingDomain<B::Platform>>>,
 }
@@ -64,7 +68,7 @@ impl<'b, B: Backend> Run<'b, B> {
             let mut fwspec = Fwspec::new();
             fwspec.push(IOMMU, stream);
             let device = iommus.add_device(format!("device {stream}"), fwspec).map_err(Mismatch::Attach)?;
-            Ok(Client { stream, device, was_attached: false, attached: None, left: None })
+            Ok(Client { stream, device, was_attached: false, attached: None, flaw: None, left: None })
         };
         let devices = backend.streams().into_iter().map(client).collect::<Result<_, Mismatch>>()?;
         Ok(Self {
@@ -85,6 +89,7 @@ impl<'b, B: Backend> Run<'b, B> {
             Step::Attach { device } => self.attach(self.index(device)),
             Step::Detach { device } => self.detach(self.index(device)),
             Step::ChangeAsid { device } => self.change_asid(self.index(device)),
+            Step::BreakEntry { device, flaw } => self.break_entry(self.index(device), flaw),
             Step::Map { device, at, pages, target, access } => self.map(self.index(device), at, pages, target, access),
             Step::Unmap { device, mapping } => self.unmap_mapping(self.index(device), mapping).map(drop),
             Step::UnmapRange { device, at, pages } => {
@@ -135,9 +140,12 @@ impl<'b, B: Backend> Run<'b, B> {
 
     fn attach(&mut self, index: usize) -> Result<(), Mismatch> {
         let client = &mut self.devices[index];
-        if client.attached.is_some() {
+        if client.flaw.is_some() {
+            self.detach(index)?;
+        } else if client.attached.is_some() {
             return self.skip();
         }
+        let client = &mut self.devices[index];
         let Configuration::Configured(attachment) = self.iommus.configure(&client.device).map_err(Mismatch::Attach)?
         else {
             return Err(Mismatch::NotConfigured);
@@ -152,9 +160,11 @@ impl<'b, B: Backend> Run<'b, B> {
     }
 
     fn detach(&mut self, index: usize) -> Result<(), Mismatch> {
-        if self.devices[index].attached.take().is_none() {
+        let client = &mut self.devices[index];
+        if client.attached.take().is_none() {
             return self.skip();
         }
+        client.flaw = None;
         self.backend.detached(index);
         Ok(())
     }
@@ -167,6 +177,22 @@ impl<'b, B: Backend> Run<'b, B> {
         self.attach(index)?;
         self.devices[index].left = Some(left);
         self.tally.moved += 1;
+        Ok(())
+    }
+
+    fn break_entry(&mut self, index: usize, flaw: Flaw) -> Result<(), Mismatch> {
+        let features = self.smmu.features();
+        let has_both_stages = features.stage1() && features.stage2();
+        let client = &mut self.devices[index];
+        match &client.attached {
+            Some((_, space)) if client.flaw.is_none() && flaw.matters(space.stage(), has_both_stages) => {}
+            _ => return self.skip(),
+        }
+        client.flaw = Some(flaw);
+        self.backend.overwriting(index);
+        let hardware = Hardware { platform: self.backend.platform(), registers: self.backend.registers() };
+        hardware.overwrite(client.stream, flaw.field())?;
+        self.tally.overwritten += 1;
         Ok(())
     }
 

@@ -6,6 +6,8 @@
 use proptest::prelude::*;
 use smmu::pgtable::Access;
 
+use super::flaw::Flaw;
+
 /// How many pages of memory there are to map: room for two blocks of 2 MiB.
 pub(super) const POOL_PAGES: u16 = 1024;
 /// How many devices steps are made up for.
@@ -18,7 +20,7 @@ pub(super) const BLOCK_PAGES: u16 = 512;
 /// One step. Devices are named by an index, modulo how many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Attaches a device to a new domain of its own; nothing if it is attached.
+    /// Attaches a device to a new domain of its own; nothing if it is attached and its stream table entry is the driver's.
     Attach {
         /// The device.
         device: u8,
@@ -33,6 +35,14 @@ pub enum Step {
     ChangeAsid {
         /// The device.
         device: u8,
+    },
+    /// Overwrites a field of the device's stream table entry, behind the driver's back, until the device is detached or
+    /// attached anew. Nothing if it is not attached, or that was done already, or the flaw does not matter there.
+    BreakEntry {
+        /// The device.
+        device: u8,
+        /// What the entry has from then on.
+        flaw: Flaw,
     },
     /// Maps pages; nothing if the device is not attached.
     Map {
@@ -192,6 +202,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => device.clone().prop_map(|device| Step::Attach { device }),
         1 => device.clone().prop_map(|device| Step::Detach { device }),
         2 => device.clone().prop_map(|device| Step::ChangeAsid { device }),
+        2 => (device.clone(), prop::sample::select(&Flaw::ALL[..]))
+            .prop_map(|(device, flaw)| Step::BreakEntry { device, flaw }),
         12 => (device.clone(), spot(), pages(), target(), access())
             .prop_map(|(device, at, pages, target, access)| Step::Map { device, at, pages, target, access }),
         3 => (device.clone(), any::<u8>()).prop_map(|(device, mapping)| Step::Unmap { device, mapping }),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use smmu::addr::StreamId;
 use smmu::platform::{DmaBlock, Platform, Registers};
 use tests::model::{Config, Law, Model};
 
@@ -119,6 +120,20 @@ fn illegal_entries_reserved_bits_and_alignment() {
     bench.registers.write32(0x9c, 0);
     bench.registers.write32(CR0, 8);
     assert_eq!(bench.broken_laws(), [Law::Alignment]);
+}
+
+#[test]
+fn an_entry_that_a_test_writes_is_not_judged_until_the_driver_has_it_back() {
+    let mut bench = Bench::new(Config::qemu());
+    let stream = StreamId::new(STREAM);
+    bench.model.judge_entries_of(stream, false);
+    bench.set_ste(STREAM, &[0b1101, 0, 3 << 46, 0]);
+    bench.run(&[SYNC]);
+    assert_eq!(bench.broken_laws(), []);
+    bench.model.judge_entries_of(stream, true);
+    bench.run(&[SYNC]);
+    assert_eq!(bench.broken_laws(), [Law::IllegalEntry]);
+    bench.set_ste(STREAM, &[0]);
 }
 
 #[test]

@@ -21,10 +21,10 @@ fn check(hardware: &Config) {
         let (mut bench, mut tally) = (Bench::new(backend), Tally::default());
         search(config, |steps| bench.run(steps, &mut tally).map(drop))
             .unwrap_or_else(|found| panic!("{caching:?}: {found}"));
-        let Tally { attached, moved, mapped, unmapped, refused, reached, stopped, .. } = tally;
+        let Tally { attached, moved, overwritten, mapped, unmapped, refused, reached, stopped, .. } = tally;
         assert!(attached >= 3 * sequences && mapped > 5 * sequences && unmapped > 2 * sequences, "{tally:#?}");
         assert!(refused > sequences && reached > 4 * sequences && stopped > 5 * sequences, "{tally:#?}");
-        assert!(moved > sequences, "{tally:#?}");
+        assert!(moved > sequences && overwritten > sequences / 3, "{tally:#?}");
         assert!(tally.deviations.is_empty(), "{tally:#?}");
     }
 }
