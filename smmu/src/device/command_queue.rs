@@ -5,7 +5,7 @@
 
 use core::iter;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 
 use lock_api::Mutex;
@@ -58,6 +58,24 @@ pub(super) struct CommandQueue<P: Platform> {
     /// Commands refused so far.
     refused: AtomicU64,
     producer: Mutex<P::Lock, Producer>,
+    /// Calls of [`run`](CommandQueue::run) that are under way: as long as there are any, CMDQ_CONS may be read.
+    senders: AtomicUsize,
+}
+
+/// Counts as a sender while it lives.
+struct Sender<'a>(&'a AtomicUsize);
+
+impl<'a> Sender<'a> {
+    fn new(senders: &'a AtomicUsize) -> Self {
+        senders.fetch_add(1, Ordering::SeqCst);
+        Self(senders)
+    }
+}
+
+impl Drop for Sender<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl<P: Platform> CommandQueue<P> {
@@ -74,6 +92,7 @@ impl<P: Platform> CommandQueue<P> {
             consumed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             producer: Mutex::new(Producer { failures: [None; REMEMBERED_FAILURES], halted: None, refusal: None }),
+            senders: AtomicUsize::new(0),
         })
     }
 
@@ -109,7 +128,8 @@ impl<P: Platform> CommandQueue<P> {
         }
     }
 
-    /// Waits until the SMMU has consumed all commands that it was given.
+    /// Waits until the SMMU has consumed all commands that it was given and whoever sent them has seen it. The queue is
+    /// paused: nobody reads its registers afterwards, which may lose their power.
     ///
     /// # Errors
     ///
@@ -119,7 +139,7 @@ impl<P: Platform> CommandQueue<P> {
         let deadline = Deadline::start(control.platform());
         loop {
             let missed = deadline.missed(control.platform());
-            if self.consumed(control, errors)? >= end {
+            if self.consumed(control, errors)? >= end && self.senders.load(Ordering::SeqCst) == 0 {
                 return Ok(());
             }
             if let Some(waited) = missed {
@@ -162,6 +182,7 @@ impl<P: Platform> CommandQueue<P> {
         errors: &GlobalErrors<P>,
         commands: impl IntoIterator<Item = Command>,
     ) -> Result<(), DeviceError> {
+        let _sender = Sender::new(&self.senders);
         let sync = Command::Sync { completion: Completion::None };
         let mut commands = commands.into_iter().chain(iter::once(sync)).peekable();
         let refused_before = self.refused.load(Ordering::Acquire);
