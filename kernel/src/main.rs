@@ -14,6 +14,7 @@ pub mod console;
 pub mod devicetree;
 pub mod drivers;
 mod exceptions;
+pub mod inheritance;
 pub mod interrupts;
 pub mod iommu;
 pub mod memory;
@@ -29,17 +30,19 @@ use alloc::string::{String, ToString};
 
 use crate::arguments::Arguments;
 use crate::devicetree::DeviceTree;
+use crate::inheritance::Inheritance;
 use crate::power::ExitCode;
 use crate::scenarios::Context;
 
 /// Entered from [`boot`] with MMU and caches on; `device_tree` is the address that the loader passed.
 fn main(device_tree: usize) -> ! {
     memory::heap::init();
-    let tree = match first_light(device_tree) {
+    let inheritance = inheritance::receive();
+    let tree = match first_light(device_tree, inheritance.as_ref()) {
         Ok(tree) => tree,
         Err(error) => power::exit_without_console(&error),
     };
-    let code = match start(tree) {
+    let code = match start(tree, inheritance) {
         Ok(context) => scenarios::run(context.arguments.get("scenario"), &context),
         Err(error) => {
             log::error!("{error}");
@@ -50,10 +53,11 @@ fn main(device_tree: usize) -> ! {
 }
 
 /// Up to where the kernel can speak.
-fn first_light(device_tree: usize) -> Result<DeviceTree, String> {
+fn first_light(device_tree: usize, inheritance: Option<&Inheritance>) -> Result<DeviceTree, String> {
     let tree = devicetree::open(device_tree).map_err(|error| error.to_string())?;
     let powered = psci::init(&tree);
-    memory::init(&tree).map_err(|error| error.to_string())?;
+    memory::init(&tree, inheritance.map_or(&[], |inheritance| &inheritance.reserved))
+        .map_err(|error| error.to_string())?;
     console::init(&tree).map_err(|error| error.to_string())?;
     if let Err(error) = powered {
         log::warn!("power-off will not work: {error}");
@@ -62,9 +66,9 @@ fn first_light(device_tree: usize) -> Result<DeviceTree, String> {
 }
 
 /// Brings up the rest of the machine.
-fn start(tree: DeviceTree) -> Result<Context, String> {
+fn start(tree: DeviceTree, inheritance: Option<Inheritance>) -> Result<Context, String> {
     let arguments = Arguments::read(&tree).map_err(|error| error.to_string())?;
     interrupts::init(&tree).map_err(|error| error.to_string())?;
     timer::init(&tree).map_err(|error| error.to_string())?;
-    Ok(Context { tree, arguments })
+    Ok(Context { tree, arguments, inheritance })
 }

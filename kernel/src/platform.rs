@@ -20,7 +20,8 @@ pub struct Kernel;
 /// The one there is.
 pub static PLATFORM: Kernel = Kernel;
 
-// SAFETY: `dma::allocate` returns zeroed pages that nobody else has; memory is identity-mapped; the barriers are those that
+// SAFETY: `dma::allocate` returns zeroed pages that nobody else has; memory is identity-mapped, what is inherited too, and
+// nobody allocates that; the barriers are those that
 // the Arm architecture prescribes for observers in the outer shareable domain.
 unsafe impl Platform for Kernel {
     type Registers = Mmio;
@@ -37,6 +38,10 @@ unsafe impl Platform for Kernel {
 
     fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
         NonNull::new(physical.get() as *mut u8).unwrap_or(NonNull::dangling())
+    }
+
+    fn foreign(&self, physical: PhysAddr, size_bytes: usize) -> Option<NonNull<u8>> {
+        crate::memory::is_inherited(physical, size_bytes).then(|| self.pointer(physical))
     }
 
     fn physical(&self, pointer: NonNull<u8>) -> Option<PhysAddr> {

@@ -26,6 +26,8 @@ pub enum Devices {
     Demo,
     /// A disk, and a source of random bytes that does at once what it is told to, as often as it is told.
     Storm,
+    /// A disk, a USB controller whose DMA never ends, and two devices that do what they should not.
+    Adoption,
     /// An `edu`, an `iommu-testdev`, and another one on a bus of its own.
     Strays,
 }
@@ -40,6 +42,12 @@ impl Devices {
                 let eager = "virtio-rng-pci,iommu_platform=on,disable-legacy=on,ioeventfd=off".to_owned();
                 vec![Device::virtio_blk(disk), Device::new(DeviceKind::Other(eager))]
             }
+            Self::Adoption => vec![
+                Device::virtio_blk(disk),
+                Device::new(DeviceKind::Other("pci-ohci".to_owned())),
+                Device::new(DeviceKind::IommuTestdev),
+                Device::new(DeviceKind::IommuTestdev),
+            ],
             Self::Strays => vec![
                 Device::new(DeviceKind::Edu),
                 Device::new(DeviceKind::IommuTestdev),
@@ -55,13 +63,14 @@ impl fmt::Display for Devices {
         f.write_str(match self {
             Self::Demo => "disk, random bytes, edu and iommu-testdev behind an SMMUv3",
             Self::Storm => "disk and random bytes behind an SMMUv3",
+            Self::Adoption => "disk, USB controller and two iommu-testdevs behind an SMMUv3",
             Self::Strays => "edu, and an iommu-testdev on each of two buses, behind an SMMUv3",
         })
     }
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: [Scenario; 15] = [
+pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "demo",
         shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
@@ -84,6 +93,12 @@ pub const SCENARIOS: [Scenario; 15] = [
         name: "suspend",
         shows: "the SMMU switched off and on again in the middle of a disk read, and what devices can do meanwhile",
         devices: Devices::Demo,
+        reads_disk: true,
+    },
+    Scenario {
+        name: "adopt",
+        shows: "the kernel starts over, takes the running SMMU over, and a device's DMA goes on all the time",
+        devices: Devices::Adoption,
         reads_disk: true,
     },
     Scenario {

@@ -117,6 +117,40 @@ at_el1:
     mov     x0, x19
     bl      {boot}
 
+// Back to the entry point, with the device tree in x0: variables as they were loaded, and in memory, where they are found
+// without caches; the rest of the image is what it was, or will be overwritten.
+.global again
+again:
+    msr     DAIFSet, #0xf
+    msr     SPSel, #1
+    mov     x19, x0
+    address x1, data_start
+    address x2, data_end
+    address x3, data_copy_start
+1:  cmp     x1, x2
+    b.hs    2f
+    ldp     x4, x5, [x3], #16
+    stp     x4, x5, [x1]
+    dc      cvac, x1
+    add     x1, x1, #16
+    b       1b
+2:  address x1, inheritance_start
+    address x2, inheritance_end
+3:  cmp     x1, x2
+    b.hs    4f
+    dc      cvac, x1
+    add     x1, x1, #16             // no cache line is smaller
+    b       3b
+4:  dsb     sy
+    ldr     x0, =0x30d00800         // SCTLR_EL1 as at entry
+    msr     SCTLR_EL1, x0
+    isb
+    ic      iallu
+    dsb     sy
+    isb
+    mov     x0, x19
+    b       entry
+
 .balign 8
 link_address:
     .quad   LINK_ADDRESS

@@ -1,7 +1,7 @@
 //! From the loader to [`crate::main`]: entry code and the MMU.
 //!
-//! What lives here: the image header and entry code (`entry.s`), the early identity map and turning the MMU on. What does
-//! not: the final page tables (`memory/paging.rs`).
+//! What lives here: the image header and entry code (`entry.s`), the early identity map, turning the MMU on, and the way
+//! back to the entry point. What does not: the final page tables (`memory/paging.rs`).
 
 mod early_map;
 
@@ -23,8 +23,25 @@ extern "C" fn boot(device_tree: usize, moved_bytes: usize) -> ! {
     let image = layout::image();
     let root = early_map::build(image.start..image.end, device_tree);
     enable_mmu(root);
+    keep_data();
     layout::set_moved_bytes(moved_bytes);
     crate::main(device_tree)
+}
+
+/// Copies the variables that are not zero, as long as none has changed.
+fn keep_data() {
+    let (data, copy) = (layout::data(), layout::data_copy());
+    // SAFETY: the linker script sets aside as much for the copy as there is of the data, and nobody else has either yet.
+    unsafe { core::ptr::copy_nonoverlapping(data.start as *const u64, copy.start as *mut u64, data.len() / 8) }
+}
+
+/// Starts the kernel again, as a loader would. Interrupts are masked: nothing else of this run happens any more.
+pub(crate) fn again(device_tree: usize) -> ! {
+    unsafe extern "C" {
+        fn again(device_tree: usize) -> !;
+    }
+    // SAFETY: it does not return, so that nobody finds variables, stack and heap changed.
+    unsafe { again(device_tree) }
 }
 
 /// Turns on MMU and caches with the table at `root` (48-bit addresses, 4 KiB granule).

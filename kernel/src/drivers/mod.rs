@@ -10,6 +10,7 @@
 pub mod dma;
 pub mod edu;
 pub mod iommu_testdev;
+pub mod ohci;
 pub mod virtio;
 
 use core::fmt;
@@ -27,16 +28,19 @@ pub enum DriverKind {
     Edu,
     /// [`iommu_testdev::IommuTestdev`].
     IommuTestdev,
+    /// [`ohci::Ohci`].
+    Ohci,
 }
 
 /// Which vendor and device IDs go with which driver. virtio devices have two: transitional, and 1.0 or newer.
-const DRIVERS: [(u16, u16, DriverKind); 6] = [
+const DRIVERS: [(u16, u16, DriverKind); 7] = [
     (0x1af4, 0x1001, DriverKind::VirtioBlock),
     (0x1af4, 0x1042, DriverKind::VirtioBlock),
     (0x1af4, 0x1005, DriverKind::VirtioEntropy),
     (0x1af4, 0x1044, DriverKind::VirtioEntropy),
     (0x1234, 0x11e8, DriverKind::Edu),
     (0x1b36, 0x0005, DriverKind::IommuTestdev),
+    (0x106b, 0x003f, DriverKind::Ohci),
 ];
 
 impl DriverKind {
@@ -55,6 +59,7 @@ impl DriverKind {
             Self::VirtioEntropy => "virtio-rng",
             Self::Edu => "edu",
             Self::IommuTestdev => "iommu-testdev",
+            Self::Ohci => "ohci",
         }
     }
 }

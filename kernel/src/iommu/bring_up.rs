@@ -5,12 +5,14 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use smmu::addr::StreamId;
 use smmu::device::{BootPolicy, Smmu};
 use smmu::firmware::{DeviceTree, Interrupt, SmmuNode};
 use smmu::iommu::fwspec::Phandle;
 use smmu::mmio::Mmio;
 
 use super::{IOMMUS, faults};
+use crate::inheritance::InheritedDevice;
 use crate::interrupts;
 use crate::memory;
 use crate::platform::{Kernel, PLATFORM};
@@ -30,13 +32,16 @@ pub struct Instance {
 }
 
 /// Brings up every SMMU of the device tree. What is wrong with one is a line for people; the others come up all the same,
-/// and the devices behind the broken one stay blocked.
-pub fn bring_up_all(tree: &DeviceTree<'_>) -> Vec<Result<Instance, String>> {
+/// and the devices behind the broken one stay blocked. DMA of `inherited` devices goes on as it is; all else aborts.
+pub fn bring_up_all(tree: &DeviceTree<'_>, inherited: &[InheritedDevice]) -> Vec<Result<Instance, String>> {
     let nodes = tree.smmus().map(|node| node.map_err(|error| error.to_string()));
-    nodes.filter(|node| node.as_ref().map_or(true, |node| node.enabled)).map(|node| bring_up(node?)).collect()
+    nodes
+        .filter(|node| node.as_ref().map_or(true, |node| node.enabled))
+        .map(|node| bring_up(node?, inherited))
+        .collect()
 }
 
-fn bring_up(node: SmmuNode) -> Result<Instance, String> {
+fn bring_up(node: SmmuNode, inherited: &[InheritedDevice]) -> Result<Instance, String> {
     for warning in &node.warnings {
         log::warn!("{warning}");
     }
@@ -50,7 +55,10 @@ fn bring_up(node: SmmuNode) -> Result<Instance, String> {
     let base = memory::map_mmio(node.base, size_bytes).map_err(|error| explain(&error))?;
     // SAFETY: the block was just mapped as device registers, for good; firmware says that it is this SMMU's alone.
     let registers = unsafe { Mmio::new(base, size_bytes) }.map_err(|error| explain(&error))?;
-    let smmu = Smmu::bring_up(&PLATFORM, registers, node.dma_coherent, BootPolicy::Abort);
+    let is_here = |device: &&InheritedDevice| device.iommu == phandle;
+    let streams: Vec<StreamId> = inherited.iter().filter(is_here).map(|device| device.stream).collect();
+    let policy = if inherited.is_empty() { BootPolicy::Abort } else { BootPolicy::Adopt(&streams) };
+    let smmu = Smmu::bring_up(&PLATFORM, registers, node.dma_coherent, policy);
     let smmu = Arc::new(smmu.map_err(|error| explain(&error))?);
     if let Err(error) = connect_interrupts(&node, phandle, &smmu) {
         log::warn!("{}: no interrupts, events have to be polled for: {error}", node.path);

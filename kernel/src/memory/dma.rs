@@ -3,6 +3,7 @@
 //! The allocator's books are on the kernel heap, none of them in the pages themselves, so that a device that goes on writing to
 //! a page after its time spoils data at most.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 use core::ptr::NonNull;
 
@@ -14,6 +15,8 @@ use super::PAGE_BYTES;
 use crate::sync::IrqMutex;
 
 struct Pages {
+    /// All there are, free or not.
+    all: Vec<Range<usize>>,
     /// Frame numbers are physical addresses in pages.
     frames: FrameAllocator,
     total: usize,
@@ -33,10 +36,11 @@ pub struct Usage {
 
 /// Takes over the `free` memory (whole pages).
 pub(super) fn init(free: &[Range<u64>]) {
-    let mut pages = Pages { frames: FrameAllocator::new(), total: 0, used: 0 };
+    let mut pages = Pages { all: Vec::new(), frames: FrameAllocator::new(), total: 0, used: 0 };
     for range in free {
         let frames = (range.start / PAGE_BYTES) as usize..(range.end / PAGE_BYTES) as usize;
         pages.total += frames.len();
+        pages.all.push(frames.clone());
         pages.frames.insert(frames);
     }
     *PAGES.lock() = Some(pages);
@@ -77,6 +81,30 @@ pub unsafe fn free(block: DmaBlock) {
         pages.frames.dealloc(frame, count);
         pages.used -= count;
     }
+}
+
+/// Gives nothing out any more, and says which memory is in use, as physical addresses in bytes.
+pub fn retire() -> Vec<Range<u64>> {
+    let Some(mut pages) = PAGES.lock().take() else { return Vec::new() };
+    let mut free: Vec<Range<usize>> = Vec::new();
+    for order in (0..usize::BITS).rev() {
+        // More than the allocator's largest block is never to be had.
+        while let Some(frame) = 1_usize.checked_shl(order).and_then(|count| pages.frames.alloc(count)) {
+            free.push(frame..frame + (1 << order));
+        }
+    }
+    free.sort_unstable_by_key(|range| range.start);
+    let mut used = Vec::new();
+    for range in pages.all {
+        let mut start = range.start;
+        for hole in free.iter().filter(|hole| range.contains(&hole.start)).chain([&(range.end..range.end)]) {
+            if start < hole.start {
+                used.push(start as u64 * PAGE_BYTES..hole.start as u64 * PAGE_BYTES);
+            }
+            start = hole.end;
+        }
+    }
+    used
 }
 
 /// How much there is and how much of it is in use.

@@ -27,6 +27,12 @@ sections! {
     text: image_start..text_end;
     /// Constants and relocated pointers, read-only once the final page tables are on.
     rodata: text_end..rodata_end;
+    /// Variables that do not start as zero.
+    data: data_start..data_end;
+    /// Their values when the kernel was started.
+    data_copy: data_copy_start..data_copy_end;
+    /// The page that one run of the kernel leaves to the next.
+    inheritance: inheritance_start..inheritance_end;
     /// The page below the main stack, never mapped.
     main_guard: main_guard..main_stack_bottom;
     /// The stack that the kernel runs on (SP_EL0).

@@ -41,21 +41,34 @@ impl fmt::Display for MemoryError {
 
 impl core::error::Error for MemoryError {}
 
-/// Finds memory through the device tree, turns on the final page tables, and hands what is free to [`dma`].
+/// Finds memory through the device tree, turns on the final page tables, and hands what is free, and not `inherited` from
+/// the run before, to [`dma`].
 ///
 /// # Errors
 ///
 /// [`MemoryError`]; the early map is then still in force.
-pub(crate) fn init(tree: &DeviceTree) -> Result<(), MemoryError> {
-    let ram = ram::read(tree).map_err(MemoryError::DeviceTree)?;
+pub(crate) fn init(tree: &DeviceTree, inherited: &[Range<u64>]) -> Result<(), MemoryError> {
+    let ram = ram::read(tree, inherited).map_err(MemoryError::DeviceTree)?;
     paging::init(&ram.usable).map_err(MemoryError::Map)?;
     dma::init(&ram.free);
     *MEMORY.lock() = ram.usable;
+    *INHERITED.lock() = inherited.to_vec();
     Ok(())
 }
 
 /// What of the physical address space is ordinary memory.
 static MEMORY: IrqMutex<Vec<Range<u64>>> = IrqMutex::new(Vec::new());
+
+/// What of that the run before has left for hardware.
+static INHERITED: IrqMutex<Vec<Range<u64>>> = IrqMutex::new(Vec::new());
+
+/// Whether `size_bytes` bytes at `physical` are memory that the run before has left for hardware.
+#[must_use]
+pub fn is_inherited(physical: PhysAddr, size_bytes: usize) -> bool {
+    let Some(end) = physical.checked_add(size_bytes as u64) else { return false };
+    let holds = |range: &Range<u64>| range.start <= physical.get() && end.get() <= range.end;
+    INHERITED.lock().iter().any(holds) && MEMORY.lock().iter().any(holds)
+}
 
 /// Whether an address is in ordinary memory, and not a device's register.
 #[must_use]

@@ -19,8 +19,8 @@ pub(super) struct Ram {
     pub(super) free: Vec<Range<u64>>,
 }
 
-/// Reads the memory nodes, `/reserved-memory` and the memory reservation block.
-pub(super) fn read(tree: &DeviceTree) -> Result<Ram, DeviceTreeError> {
+/// Reads the memory nodes, `/reserved-memory` and the memory reservation block. What is `inherited` is taken as well.
+pub(super) fn read(tree: &DeviceTree, inherited: &[Range<u64>]) -> Result<Ram, DeviceTreeError> {
     let mut usable = Vec::new();
     for node in tree.root()?.as_node().children()? {
         let node = node?;
@@ -35,6 +35,7 @@ pub(super) fn read(tree: &DeviceTree) -> Result<Ram, DeviceTreeError> {
 
     let image = layout::image();
     let mut taken = devicetree::reservations(tree);
+    taken.extend_from_slice(inherited);
     taken.push(devicetree::location(tree));
     taken.push(image.start as u64..image.end as u64);
     // Address 0 could not be told from a null pointer.

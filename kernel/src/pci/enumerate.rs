@@ -28,8 +28,10 @@ const MULTI_FUNCTION: u32 = 1 << 23;
 const MAX_DEPTH: usize = 32;
 
 /// The state of one host bridge's enumeration, and in the end its result.
-pub(super) struct Enumeration {
+pub(super) struct Enumeration<'a> {
     ecam: Ecam,
+    /// Requester IDs of functions that are not to lose the bus.
+    working: &'a [u16],
     low: Option<Window>,
     high: Option<Window>,
     pub(super) functions: Vec<PciFunction>,
@@ -46,10 +48,11 @@ struct Upstream {
     alias: Option<u16>,
 }
 
-impl Enumeration {
-    /// Enumerates all buses of `host`, whose configuration space is `ecam`.
-    pub(super) fn run(host: &HostBridge, ecam: Ecam) -> Self {
-        let mut this = Self { ecam, low: host.low, high: host.high, functions: Vec::new(), problems: Vec::new() };
+impl<'a> Enumeration<'a> {
+    /// Enumerates all buses of `host`, whose configuration space is `ecam`. Functions that are `working` keep the bus.
+    pub(super) fn run(host: &HostBridge, ecam: Ecam, working: &'a [u16]) -> Self {
+        let mut this =
+            Self { ecam, working, low: host.low, high: host.high, functions: Vec::new(), problems: Vec::new() };
         let buses = host.first_bus..=host.last_bus;
         // From the last bus up: a bridge loses its bus numbers only when all that is behind it has been silenced.
         for bus in buses.clone().rev() {
@@ -94,9 +97,14 @@ impl Enumeration {
         found
     }
 
-    /// Takes from a function the bus, its addresses and its interrupt; from a bridge what lies behind it, too.
+    /// Takes from a function the bus, unless it is working, its addresses and its interrupt; from a bridge what lies behind
+    /// it, too.
     fn silence(&mut self, function: DeviceFunction, info: &DeviceFunctionInfo) {
-        PciRoot::new(self.ecam).set_command(function, Command::INTERRUPT_DISABLE);
+        let mut root = PciRoot::new(self.ecam);
+        let is_working = self.working.contains(&requester_id(function));
+        let kept =
+            if is_working { root.get_status_command(function).1 & Command::BUS_MASTER } else { Command::empty() };
+        root.set_command(function, Command::INTERRUPT_DISABLE | kept);
         if info.header_type == HeaderType::PciPciBridge {
             bridge::close(&mut self.ecam, function);
         }

@@ -39,21 +39,22 @@ pub struct PciBus {
 
 /// Enumerates everything behind every host bridge in the device tree.
 ///
-/// Afterwards no function can read or write memory ([`PciFunction::set_bus_master`] changes that), and bridges forward
-/// to the functions behind them. A host bridge that cannot be used is an error of its own in the list.
+/// Afterwards no function can read or write memory ([`PciFunction::set_bus_master`] changes that), except those of root
+/// buses among the `working` ones, by Requester ID, which go on if they could before. Bridges forward to the functions
+/// behind them. A host bridge that cannot be used is an error of its own in the list.
 ///
 /// # Errors
 ///
 /// [`PciError::Tree`] if the device tree does not parse.
-pub fn enumerate(tree: &DeviceTree) -> Result<Vec<Result<PciBus, PciError>>, PciError> {
+pub fn enumerate(tree: &DeviceTree, working: &[u16]) -> Result<Vec<Result<PciBus, PciError>>, PciError> {
     let hosts = HostBridge::find_all(tree)?.into_iter();
-    Ok(hosts.map(|host| host.and_then(enumerate_behind)).collect())
+    Ok(hosts.map(|host| host.and_then(|host| enumerate_behind(host, working))).collect())
 }
 
-fn enumerate_behind(host: HostBridge) -> Result<PciBus, PciError> {
+fn enumerate_behind(host: HostBridge, working: &[u16]) -> Result<PciBus, PciError> {
     let registers = memory::map_mmio(host.ecam_base, host.ecam_bytes())?;
     // SAFETY: the whole space has just been mapped, for good, and its base is a multiple of 1 MiB.
     let ecam = unsafe { Ecam::new(registers, host.first_bus, host.last_bus) };
-    let Enumeration { functions, problems, .. } = Enumeration::run(&host, ecam);
+    let Enumeration { functions, problems, .. } = Enumeration::run(&host, ecam, working);
     Ok(PciBus { node_path: host.node_path, functions, problems })
 }

@@ -2,6 +2,7 @@
 //!
 //! What lives here: the table of them, and those that try out the kernel itself.
 
+mod adopt;
 mod base;
 mod demo;
 mod disk;
@@ -9,15 +10,18 @@ mod event_storm;
 mod events;
 mod faults;
 mod poisoned_queue;
+mod probe;
 mod sabotage;
 mod stale_translation;
 mod suspend;
 mod system;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::arguments::Arguments;
 use crate::devicetree::DeviceTree;
+use crate::inheritance::{Inheritance, InheritedDevice};
 use crate::power::ExitCode;
 use crate::{println, record};
 
@@ -27,6 +31,20 @@ pub struct Context {
     pub tree: DeviceTree,
     /// The command line.
     pub arguments: Arguments,
+    /// What the run before has left, if the kernel was started by itself.
+    pub inheritance: Option<Inheritance>,
+}
+
+impl Context {
+    /// Devices that have been at work since the run before.
+    fn inherited_devices(&self) -> &[InheritedDevice] {
+        self.inheritance.as_ref().map_or(&[], |inheritance| &inheritance.devices)
+    }
+
+    /// Their Requester IDs.
+    fn working(&self) -> Vec<u16> {
+        self.inherited_devices().iter().map(|device| device.requester_id).collect()
+    }
 }
 
 /// One scenario.
@@ -58,6 +76,7 @@ pub const SCENARIOS: &[Scenario] = &[
         description: "the SMMU off and on again, in the middle of a disk read",
         run: suspend::run,
     },
+    Scenario { name: "adopt", description: "the kernel starts over, and a device's DMA goes on", run: adopt::run },
     Scenario {
         name: "poisoned-queue",
         description: "commands that are none, while a disk is being read",

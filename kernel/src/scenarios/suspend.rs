@@ -3,25 +3,22 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 use core::time::Duration;
 
-use smmu::addr::{PhysAddr, StreamId};
+use smmu::addr::StreamId;
 use smmu::arch::stream_table::StreamTableEntry;
 use smmu::device::{DeviceError, Smmu};
-use smmu::dma::{CoherentBuffer, PAGE_BYTES};
-use smmu::iommu::Device;
-use smmu::platform::Platform;
+use smmu::dma::PAGE_BYTES;
 
 use super::Context;
 use super::disk::{Disk, UnderWay};
+use super::probe::Probe;
 use super::sabotage::Sabotage;
-use super::system::{Endpoint, System};
+use super::system::System;
 use crate::drivers::DriverKind;
-use crate::drivers::iommu_testdev::{IommuTestdev, Outcome, PATTERN};
-use crate::iommu::{self, Bound, NO_LIMIT};
-use crate::platform::{Kernel, PLATFORM};
+use crate::drivers::iommu_testdev::Outcome;
+use crate::iommu;
+use crate::platform::Kernel;
 use crate::power::ExitCode;
 use crate::timer::wait_for;
 use crate::{println, record};
@@ -63,7 +60,7 @@ fn show(context: &Context) -> Result<(), String> {
     if events != 0 {
         return Err(format!("{events} events, where everything was either permitted or off"));
     }
-    let reported = probe.strays()?;
+    let reported = strays(&mut probe)?;
     record!("suspend", "times" => TIMES, "reported" => reported);
     if reported { Ok(()) } else { Err("the SMMU no longer reports a device that strays".into()) }
 }
@@ -79,48 +76,14 @@ fn asleep(smmu: &Smmu<Kernel>, probe: &mut Probe<'_>, sabotage: &Sabotage) -> Re
     probe.expect(Outcome::Stopped, "while the SMMU has lost its registers")
 }
 
-/// An attached `iommu-testdev`, and the page that it may write.
-struct Probe<'a> {
-    device: Arc<Device>,
-    testdev: IommuTestdev,
-    page: CoherentBuffer<Kernel>,
-    /// Last: bus mastering goes off after everything else.
-    _bound: Bound<'a>,
-}
-
-impl<'a> Probe<'a> {
-    fn new(endpoint: &'a mut Endpoint) -> Result<Self, String> {
-        let device = endpoint.device()?;
-        let testdev = IommuTestdev::new(&mut endpoint.function).map_err(|error| error.to_string())?;
-        let bound = Bound::new(&mut endpoint.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
-        let page = bound.dma.allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
-        Ok(Self { device, testdev, page, _bound: bound })
-    }
-
-    /// Has the device fill its page, which should come to `outcome`.
-    fn expect(&mut self, outcome: Outcome, when: &str) -> Result<(), String> {
-        self.page.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
-        let physical = PLATFORM.physical(self.page.pointer()).ok_or("the page is not in memory")?;
-        let found = self.testdev.write_through(self.page.iova(), PAGE_BYTES as u32, physical);
-        let pattern = u64::from(PATTERN) << 32 | u64::from(PATTERN);
-        let written = self.page.words().iter().filter(|word| word.load(Ordering::Relaxed) == pattern).count();
-        let expected = if outcome == Outcome::Written { self.page.words().len() } else { 0 };
-        println!("  {when}: {found}, {written} words arrived");
-        if found == outcome && written == expected {
-            return Ok(());
-        }
-        Err(format!("a write {when} was to be {outcome}"))
-    }
-
-    /// Has the device write behind its page. Returns whether that is reported.
-    fn strays(&mut self) -> Result<bool, String> {
-        let behind = self.page.iova().checked_add(PAGE_BYTES as u64).ok_or("there is nothing behind the page")?;
-        let outcome = self.testdev.write_through(behind, 4, PhysAddr::new(0));
-        println!("  behind its page: {outcome}");
-        let reported = || {
-            iommu::poll();
-            self.device.faults() == 1
-        };
-        Ok(outcome == Outcome::Stopped && wait_for(REPORT_LIMIT, reported))
-    }
+/// Has the device write behind its page. Returns whether that is stopped, and reported.
+fn strays(probe: &mut Probe<'_>) -> Result<bool, String> {
+    let behind = probe.iova().checked_add(PAGE_BYTES as u64).ok_or("there is nothing behind the page")?;
+    let outcome = probe.write(behind)?;
+    println!("  behind its page: {outcome}");
+    let reported = || {
+        iommu::poll();
+        probe.device.faults() != 0
+    };
+    Ok(outcome == Outcome::Stopped && wait_for(REPORT_LIMIT, reported))
 }

@@ -38,7 +38,8 @@ impl System {
     /// DMA, which is an error.
     pub(super) fn discover(context: &Context) -> Result<Self, String> {
         let tree = firmware::DeviceTree::new(devicetree::bytes(&context.tree)).map_err(|error| error.to_string())?;
-        let (smmus, broken): (Vec<_>, Vec<_>) = bring_up_all(&tree).into_iter().partition(Result::is_ok);
+        let (smmus, broken): (Vec<_>, Vec<_>) =
+            bring_up_all(&tree, context.inherited_devices()).into_iter().partition(Result::is_ok);
         let smmus: Vec<Instance> = smmus.into_iter().filter_map(Result::ok).collect();
         for error in broken.iter().filter_map(|result| result.as_ref().err()) {
             println!("SMMU left out: {error}");
@@ -89,7 +90,12 @@ fn describe(instance: &Instance) {
         println!("  {line}");
     }
     let statistics = smmu.statistics();
-    println!("  up: every stream aborts; {} KiB of queues and tables", statistics.dma_bytes.div_ceil(1024));
+    let going_on: Vec<String> = smmu.boot_streams().map(|stream| stream.to_string()).collect();
+    let streams = match going_on[..] {
+        [] => "every stream aborts".to_string(),
+        _ => format!("{}; DMA of stream {} goes on, all others abort", smmu.takeover(), going_on.join(", ")),
+    };
+    println!("  up: {streams}; {} KiB of queues and tables", statistics.dma_bytes.div_ceil(1024));
     if !smmu.aborts_while_disabled() {
         log::warn!("{}: GBPA.ABORT does not hold: if the SMMU were switched off, DMA would pass", node.path);
     }
@@ -99,7 +105,7 @@ fn describe(instance: &Instance) {
 /// Every function with a driver behind every host bridge.
 fn endpoints(context: &Context, tree: &firmware::DeviceTree<'_>) -> Result<Vec<Endpoint>, String> {
     let mut endpoints = Vec::new();
-    for bus in pci::enumerate(&context.tree).map_err(|error| error.to_string())? {
+    for bus in pci::enumerate(&context.tree, &context.working()).map_err(|error| error.to_string())? {
         let bus = match bus {
             Ok(bus) => bus,
             Err(error) => {

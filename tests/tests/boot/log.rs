@@ -72,6 +72,20 @@ impl Log {
         self.steps().filter_map(translated).collect()
     }
 
+    /// The pages that were translated for a StreamID: number of the device's page and of the one it leads to, in order.
+    pub(crate) fn translations(&self, stream: u64) -> impl Iterator<Item = (u64, u64)> {
+        self.lines_of("smmuv3_translate_success ").filter_map(move |line| {
+            let page = |label| hexadecimal_after(line, label).map(|address| address >> 12);
+            (hexadecimal_after(line, "sid=")? == stream).then_some((page("iova=")?, page("translated=")?))
+        })
+    }
+
+    /// The log up to the first event of a StreamID, exclusively.
+    pub(crate) fn before_event_of(&self, stream: u64) -> Self {
+        let is_event = |line: &&str| line.contains("SMMU_EVT_") && hexadecimal_after(line, "sid=") == Some(stream);
+        Self(self.lines().take_while(|line| !is_event(line)).collect::<Vec<_>>().join("\n"))
+    }
+
     /// Addresses of the functions that were allowed to do DMA. Needs [`CONFIGURATION_WRITES`].
     pub(crate) fn bus_masters(&self) -> BTreeSet<String> {
         assert!(self.lines_of("pci_cfg_write ").next().is_some(), "the log holds no writes to configuration space");

@@ -4,6 +4,7 @@
 //! What lives here: all tests that need a QEMU, by subject, and in [`boot`] and [`log`] what they share. Without a QEMU that
 //! can build all machines none of them runs, and the whole process fails.
 
+mod adoption;
 mod boot;
 mod broken_firmware;
 mod demo;
