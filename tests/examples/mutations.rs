@@ -67,8 +67,7 @@ fn check(names: &[String]) -> Result<bool, Box<dyn Error>> {
     for mutation in &selected {
         let test = copy.with(mutation)?;
         caught += usize::from(test.is_some());
-        let Mutation { name, breaks, file, .. } = mutation;
-        println!("| {name} | {breaks} | {file} | {} |", test.as_deref().unwrap_or("**nothing**"));
+        println!("{}{} |", mutation.row(), test.as_deref().unwrap_or("**nothing**"));
     }
     println!("\n{caught} of {} caught", selected.len());
     Ok(caught == selected.len())

@@ -1,6 +1,7 @@
 //! The table of mutations, against the sources as they are. `cargo run -p tests --example mutations` runs them.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 
 use tests::mutations::{MUTATIONS, Mutation, MutationError};
@@ -17,9 +18,21 @@ fn every_mutation_applies_to_the_sources() {
 }
 
 #[test]
-fn the_mutations_have_names_of_their_own() {
+fn at_least_thirty_mutations_with_names_of_their_own() {
     let names: BTreeSet<_> = MUTATIONS.iter().map(|mutation| mutation.name).collect();
-    assert_eq!((names.len(), names.len() >= 30), (MUTATIONS.len(), true));
+    assert!(names.len() == MUTATIONS.len() && names.len() >= 30, "{} names, {} in all", names.len(), MUTATIONS.len());
+}
+
+#[test]
+fn the_page_shows_every_mutation_as_caught() {
+    let page = fs::read_to_string(root().join("docs/mutations.md")).unwrap();
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let expected: Vec<_> = MUTATIONS.iter().map(Mutation::row).collect();
+    assert_eq!(rows.len(), expected.len());
+    for (row, expected) in rows.into_iter().zip(expected) {
+        assert!(row.starts_with(&expected) && !row.contains("**nothing**"), "{row}\ninstead of\n{expected}...");
+    }
+    assert!(page.contains(&format!("{0} of {0} caught", MUTATIONS.len())));
 }
 
 #[test]

@@ -56,6 +56,13 @@ pub enum MutationError {
 }
 
 impl Mutation {
+    /// The beginning of the mutation's row in a table, up to what caught it.
+    #[must_use]
+    pub fn row(&self) -> String {
+        let Self { name, breaks, file, .. } = self;
+        format!("| {name} | {breaks} | {file} | ")
+    }
+
     /// The broken source, made from the one in the workspace at `root`. Nothing is written.
     ///
     /// # Errors
