@@ -22,7 +22,7 @@ const TEST_SETS: [&[&str]; 2] = [&["-p", "smmu", "--lib"], &["-p", "tests", "--t
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
 /// How long a test set may take, also on a machine that has other things to do. A broken driver may wait for ever, which is
 /// noticed too.
-const TEST_LIMIT: Duration = Duration::from_secs(600);
+const TEST_LIMIT: Duration = Duration::from_secs(120);
 
 /// What became of one run of cargo.
 struct Run {
