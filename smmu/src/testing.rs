@@ -15,12 +15,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
+use proptest::test_runner::Config;
+
 use crate::addr::PhysAddr;
 use crate::device::tests::FakeSmmu;
 use crate::platform::{DmaBlock, OutOfDmaMemory, Platform};
 
 /// Where the made-up memory begins.
 const FIRST_PHYSICAL: u64 = 0x8000_0000;
+/// How much time passes for whoever waits and looks again, unless told otherwise. Under Miri, 200 looks a second have to do.
+const NANOSECONDS_PER_RELAX: u64 = if cfg!(miri) { 5_000_000 } else { 100_000 };
+/// Tries of a property under Miri, where one takes seconds.
+const MIRI_CASES: u32 = 2;
 /// What cache maintenance works on.
 const LINE_BYTES: usize = 64;
 
@@ -36,6 +42,15 @@ pub(crate) struct TestPlatform {
     /// Physical addresses of pages, by where the CPU sees them, that are other than they were allocated.
     scattered: Mutex<BTreeMap<usize, Option<PhysAddr>>>,
     watcher: Mutex<Option<Watcher>>,
+}
+
+/// How a property is tried: with `cases` random inputs; with fewer under Miri, which lets nobody read or write files.
+pub(crate) fn tries(cases: u32) -> Config {
+    if cfg!(miri) {
+        Config { cases: cases.min(MIRI_CASES), failure_persistence: None, ..Config::default() }
+    } else {
+        Config { cases, ..Config::default() }
+    }
 }
 
 /// What the journal tells apart. Instances are named as [`FakeSmmu::new`] was told.
@@ -77,7 +92,7 @@ impl TestPlatform {
             allocations_left: AtomicUsize::new(usize::MAX),
             barriers: AtomicUsize::new(0),
             nanoseconds: AtomicU64::new(0),
-            nanoseconds_per_relax: AtomicU64::new(100_000),
+            nanoseconds_per_relax: AtomicU64::new(NANOSECONDS_PER_RELAX),
             journal: Mutex::new(None),
             scattered: Mutex::new(BTreeMap::new()),
             watcher: Mutex::new(None),

@@ -118,6 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::tries;
 
     const NOTHING: PageRequest = PageRequest {
         stream: StreamId::new(0),
@@ -166,6 +167,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(tries(256))]
+
         #[test]
         fn any_words_decode(words: [u64; 2]) {
             let request = PageRequest::decode(words);

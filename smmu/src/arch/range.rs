@@ -133,6 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::tries;
 
     const PAGES: Stale = Stale::Leaves { level: Some(3) };
 
@@ -247,6 +248,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(tries(256))]
+
         #[test]
         fn r30_ranges_cover_all_and_little_more(
             start: u64,

@@ -63,6 +63,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::Ring;
+    use crate::testing::tries;
     use proptest::prelude::*;
 
     #[test]
@@ -103,6 +104,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(tries(256))]
+
         #[test]
         fn extend_finds_the_true_count(log2 in 0u8..=19, known in 0u64..1 << 40, ahead in 0u64..1 << 19) {
             let ring = Ring::new(log2);

@@ -7,6 +7,7 @@ use std::format;
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::tries;
 
 const STREAM: StreamId = StreamId::new(u32::MAX);
 const SUBSTREAM: SubstreamId = SubstreamId::new(u32::MAX);
@@ -156,6 +157,8 @@ fn commands_in_words() {
 }
 
 proptest! {
+    #![proptest_config(tries(256))]
+
     /// Whatever the operands, nothing spills: with one operand set, only its own field's bits differ from zero.
     #[test]
     fn r29_operands_stay_in_their_fields(address: u64, num: u8, scale: u8, ttl: u8, vmid: u16, asid: u16, leaf: bool) {

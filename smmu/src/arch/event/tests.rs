@@ -8,6 +8,7 @@ use std::string::String;
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::tries;
 
 /// Words of which only the fields of each event count; all reserved bits are set.
 const JUNK: u64 = u64::MAX;
@@ -245,6 +246,8 @@ fn events_in_words() {
 }
 
 proptest! {
+    #![proptest_config(tries(256))]
+
     #[test]
     fn any_words_decode_and_show(number: u8, words: [u64; 4]) {
         let [word0, word1, word2, word3] = words;

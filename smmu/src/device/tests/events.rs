@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::addr::StreamId;
 use crate::device::EventDrain;
+use crate::testing::tries;
 
 /// C_BAD_STREAMID.
 fn event(stream: u32) -> [u64; 4] {
@@ -124,6 +125,8 @@ fn records_reach_whoever_drains_and_nobody_twice() {
 }
 
 proptest! {
+    #![proptest_config(tries(256))]
+
     #[test]
     fn junk_is_survived(record: [u64; 4], producer: u32) {
         let (fake, smmu) = running_small(true);

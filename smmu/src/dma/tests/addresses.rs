@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dma::iova::{IovaAllocator, IovaRange};
+use crate::testing::tries;
 
 fn allocator(limit: u64) -> IovaAllocator<TestPlatform> {
     IovaAllocator::new(limit)
@@ -43,6 +44,8 @@ fn the_domains_own_limit_holds_as_well() {
 }
 
 proptest! {
+    #![proptest_config(tries(256))]
+
     #[test]
     fn no_page_is_given_twice_and_all_come_back(
         steps in prop::collection::vec((any::<bool>(), 1usize..9, any::<prop::sample::Index>()), 1..200),

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::firmware::RequesterId;
 use crate::iommu::fwspec::Phandle;
+use crate::testing::tries;
 
 fn whole_board() -> Vec<u8> {
     let bus = node("soc")
@@ -67,7 +68,7 @@ fn word() -> impl Strategy<Value = u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(tries(2000))]
 
     #[test]
     fn damaged_bytes(damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {

@@ -9,7 +9,7 @@ use super::walker::walk;
 use super::{GRANULES, STAGES, block_bytes};
 use crate::addr::{Iova, PhysAddr};
 use crate::pgtable::{Access, MapError, MemoryType, PageTable, TableConfig, Translation, UnmapError};
-use crate::testing::TestPlatform;
+use crate::testing::{TestPlatform, tries};
 
 const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
 const MEMORY: [MemoryType; 3] = [MemoryType::WriteBack, MemoryType::NonCacheable, MemoryType::Device];
@@ -223,7 +223,7 @@ fn configs() -> impl Strategy<Value = TableConfig> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 192 }, ..ProptestConfig::default() })]
+    #![proptest_config(tries(192))]
 
     #[test]
     fn agrees_with_a_map_of_pages(
