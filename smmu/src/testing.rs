@@ -7,7 +7,7 @@
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::alloc::{alloc_zeroed, dealloc};
 use std::boxed::Box;
@@ -38,6 +38,7 @@ pub(crate) struct TestPlatform {
     barriers: AtomicUsize,
     nanoseconds: AtomicU64,
     nanoseconds_per_relax: AtomicU64,
+    stream_id_bits: AtomicU8,
     journal: Mutex<Option<Vec<Step>>>,
     /// Physical addresses of pages, by where the CPU sees them, that are other than they were allocated.
     scattered: Mutex<BTreeMap<usize, Option<PhysAddr>>>,
@@ -93,6 +94,7 @@ impl TestPlatform {
             barriers: AtomicUsize::new(0),
             nanoseconds: AtomicU64::new(0),
             nanoseconds_per_relax: AtomicU64::new(NANOSECONDS_PER_RELAX),
+            stream_id_bits: AtomicU8::new(27),
             journal: Mutex::new(None),
             scattered: Mutex::new(BTreeMap::new()),
             watcher: Mutex::new(None),
@@ -102,6 +104,11 @@ impl TestPlatform {
     /// Lets time pass more slowly or faster.
     pub(crate) fn set_nanoseconds_per_relax(&self, nanoseconds: u64) {
         self.nanoseconds_per_relax.store(nanoseconds, Ordering::SeqCst);
+    }
+
+    /// Says how wide StreamIDs are in this system.
+    pub(crate) fn set_stream_id_bits(&self, bits: u8) {
+        self.stream_id_bits.store(bits, Ordering::SeqCst);
     }
 
     /// Begins a journal, and returns the one so far.
@@ -256,6 +263,10 @@ unsafe impl Platform for TestPlatform {
             let offset = pointer.addr().get().checked_sub(block.pointer.addr().get())?;
             (offset < block.layout.size()).then(|| PhysAddr::new(start + offset as u64))
         })
+    }
+
+    fn stream_id_bits(&self) -> u8 {
+        self.stream_id_bits.load(Ordering::SeqCst)
     }
 
     fn write_barrier(&self) {

@@ -14,6 +14,8 @@
 //!
 //! Where two words cannot be prepared the entry goes through invalid (V = 0): invalid, sync, everything but word 0, sync,
 //! word 0, sync. Its transactions abort meanwhile.
+//!
+#![doc = include_str!("transitions.md")]
 
 /// Words of an entry.
 const WORDS: usize = 8;

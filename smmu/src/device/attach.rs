@@ -30,7 +30,8 @@ impl<P: Platform> Smmu<P> {
     ///
     /// When it returns `Ok`, the SMMU reads nothing any more that only the old entry led to. Translations stay cached: where
     /// both entries tag them alike (ASID, VMID) but mean different tables, invalidate them
-    /// ([`invalidate_all`](Self::invalidate_all)).
+    /// ([`invalidate_all`](Self::invalidate_all)). Before an entry without ATS the device must have stopped using it, and its
+    /// ATC be invalidated.
     ///
     /// # Errors
     ///

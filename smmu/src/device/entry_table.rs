@@ -142,7 +142,8 @@ impl<P: Platform, D: Level1Descriptor> EntryTable<P, D> {
                 (words, index & ((1 << second.log2_entries) - 1))
             }
         };
-        self.entries_in(words).nth(index as usize)
+        let (entries, _) = words.as_chunks();
+        entries.get(index as usize).map(|words| self.live(words))
     }
 
     /// All entries that there are, with their indices, in order.
@@ -154,13 +155,14 @@ impl<P: Platform, D: Level1Descriptor> EntryTable<P, D> {
                 Some((run << second.log2_entries, second.memory.words(table)))
             })
         });
-        let runs = linear.into_iter().chain(second_levels);
-        runs.flat_map(|(first, words)| (first..).zip(self.entries_in(words)))
+        linear.into_iter().chain(second_levels).flat_map(|(first, words)| {
+            let (entries, _) = words.as_chunks();
+            (first..).zip(entries).map(|(index, words)| (index, self.live(words)))
+        })
     }
 
-    fn entries_in<'a>(&'a self, words: &'a [AtomicU64]) -> impl Iterator<Item = LiveEntry<'a, P>> {
-        let (entries, _) = words.as_chunks();
-        entries.iter().map(|words| LiveEntry::new(self.platform, words, self.coherent))
+    fn live<'a>(&self, words: &'a [AtomicU64; 8]) -> LiveEntry<'a, P> {
+        LiveEntry::new(self.platform, words, self.coherent)
     }
 
     /// An entry whose second level is made if it does not exist; `None` if it is out of range. Hardware knows of a new second

@@ -137,11 +137,8 @@ impl<P: Platform> StreamTable<P> {
     }
 
     fn find(&self, stream: StreamId) -> Result<Option<LiveEntry<'_, P>>, DeviceError> {
-        if self.entries.covers(stream.get()) {
-            Ok(self.entries.find(stream.get()))
-        } else {
-            Err(self.out_of_range(stream))
-        }
+        self.check_range(stream)?;
+        Ok(self.entries.find(stream.get()))
     }
 
     fn out_of_range(&self, stream: StreamId) -> DeviceError {

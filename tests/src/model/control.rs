@@ -8,7 +8,7 @@ use super::config::Config;
 use super::dma::{AtcEntry, PageResponse, Stalled, Transaction};
 use super::events::Record;
 use super::laws::Law;
-use super::live::Settled;
+use super::live::Seen;
 use super::log::Log;
 use super::memory::{BusError, View};
 use super::platform::ModelPlatform;
@@ -61,9 +61,9 @@ pub(super) struct Machine {
     pub(super) unjudged: BTreeSet<u32>,
     /// Contexts of streams that are watched, beyond the first.
     pub(super) watched_contexts: BTreeSet<(u32, u32)>,
-    /// What hardware is known to have seen of watched entries.
-    pub(super) settled_stes: BTreeMap<u32, Settled>,
-    pub(super) settled_cds: BTreeMap<(u32, u32), Settled>,
+    /// What hardware may have seen of watched entries.
+    pub(super) seen_stes: BTreeMap<u32, Seen>,
+    pub(super) seen_cds: BTreeMap<(u32, u32), Seen>,
 }
 
 impl Machine {
@@ -85,8 +85,8 @@ impl Machine {
             watched: BTreeSet::new(),
             unjudged: BTreeSet::new(),
             watched_contexts: BTreeSet::new(),
-            settled_stes: BTreeMap::new(),
-            settled_cds: BTreeMap::new(),
+            seen_stes: BTreeMap::new(),
+            seen_cds: BTreeMap::new(),
             config,
         }
     }
@@ -98,8 +98,8 @@ impl Machine {
         self.caches = Caches::new(self.caches.caching());
         self.commands = CommandQueue::default();
         self.waiting_events.clear();
-        self.settled_stes.clear();
-        self.settled_cds.clear();
+        self.seen_stes.clear();
+        self.seen_cds.clear();
         self.faults.registers_read_ones = true;
     }
 

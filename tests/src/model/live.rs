@@ -1,22 +1,65 @@
 //! Live entries: whatever mix of old and new words hardware may read, it is one of the two meanings, or invalid
 //! (IHI 0070, 3.21.3).
 //!
-//! Memory cannot be watched store by store. So an entry is compared, whenever commands are published, with what hardware
-//! was last certain to see: its words when a CFGI for it was last synced. Hardware may combine any of the two. An entry
-//! that no CFGI was sent for yet counts as all zero before.
+//! Memory cannot be watched store by store. So an entry is looked at at every write barrier and whenever commands are
+//! published, which is the earliest that hardware can be relied on to see a store. From the sync of the last CFGI for an
+//! entry on, hardware may combine any values that its words have had; all combinations are judged. An entry that no CFGI was
+//! sent for yet counts as all zero before.
 
 use super::Machine;
 use super::bits::{bit, mask};
 use super::commands::Command;
 use super::laws::Law;
 use super::registers::enable;
-use super::structures::{Cd, Ste, StreamConfig, cd_reserved, ste_reserved};
+use super::structures::{Cd, Meaning, Ste, StreamConfig, cd_reserved, ste_reserved};
 
-/// What hardware was last certain to see of an entry, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Settled {
+/// More combinations of an entry than this are not looked at: no update comes near.
+const COMBINATIONS_MAX: usize = 20_000;
+
+/// What hardware may have of an entry, and where it is.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
     physical: u64,
-    words: [u64; 8],
+    /// Its words at the sync of the last CFGI for it.
+    settled: [u64; 8],
+    /// The values that each word has had since, that one first.
+    values: [Vec<u64>; 8],
+}
+
+impl Seen {
+    fn new(physical: u64, words: [u64; 8]) -> Self {
+        Self { physical, settled: words, values: words.map(|word| vec![word]) }
+    }
+
+    /// Adds what memory has now. Whether there was anything new in it.
+    fn add(&mut self, words: &[u64; 8]) -> bool {
+        let mut is_new = false;
+        for (values, word) in self.values.iter_mut().zip(words) {
+            if !values.contains(word) {
+                values.push(*word);
+                is_new = true;
+            }
+        }
+        is_new
+    }
+
+    /// Every entry that hardware may have put together.
+    fn combinations(&self) -> impl Iterator<Item = [u64; 8]> {
+        let count = self.values.iter().map(Vec::len).product::<usize>().min(COMBINATIONS_MAX);
+        (0..count).map(|mut number| {
+            self.values.each_ref().map(|values| {
+                let value = values[number % values.len()];
+                number /= values.len();
+                value
+            })
+        })
+    }
+
+    /// A combination that means neither what the entry meant nor what it means by now, if there is one.
+    fn third_meaning(&self, now: &[u64; 8], meaning: fn(&[u64; 8]) -> Meaning) -> Option<Meaning> {
+        let allowed = [meaning(&self.settled), meaning(now)];
+        self.combinations().map(|words| meaning(&words)).find(|found| !found.is_invalid() && !allowed.contains(found))
+    }
 }
 
 impl Machine {
@@ -25,14 +68,19 @@ impl Machine {
         self.watched.insert(stream);
     }
 
+    /// Watches a context of a stream from here on.
+    pub(super) fn watch_context(&mut self, stream: u32, index: u32) {
+        self.watched_contexts.insert((stream, index));
+    }
+
     /// Eight words of memory, as the SMMU would read them now; nothing is cached or logged.
-    fn peek(&self, physical: u64, view: super::memory::View) -> Option<Settled> {
+    fn peek(&self, physical: u64, view: super::memory::View) -> Option<[u64; 8]> {
         let mut words = [0; 8];
         let memory = self.platform.memory();
         for (index, word) in words.iter_mut().enumerate() {
             *word = memory.read(physical + index as u64 * 8, view).ok()?;
         }
-        Some(Settled { physical, words })
+        Some(words)
     }
 
     /// The STE of a stream as memory has it now.
@@ -50,8 +98,7 @@ impl Machine {
                 table.entry_address(word, stream)?
             }
         };
-        let found = self.peek(physical, view)?;
-        Some((physical, Ste(found.words)))
+        Some((physical, Ste(self.peek(physical, view)?)))
     }
 
     /// A CD of a stream without stage 2 as memory has it now.
@@ -69,8 +116,7 @@ impl Machine {
             }
             _ => ste.context_pointer() + u64::from(index) * 64,
         };
-        let found = self.peek(physical, view)?;
-        Some((physical, Cd(found.words)))
+        Some((physical, Cd(self.peek(physical, view)?)))
     }
 
     /// The contexts of a stream that are watched.
@@ -87,35 +133,38 @@ impl Machine {
         for stream in self.watched.difference(&self.unjudged).copied().collect::<Vec<_>>() {
             let Some((physical, ste)) = self.peek_ste(stream) else { continue };
             self.judge_ste(stream, &ste);
-            let blank = Settled { physical, words: [0; 8] };
-            let settled = *self.settled_stes.entry(stream).or_insert(blank);
-            self.judge_change(&format!("STE of stream {stream:#x}"), &settled.words, &ste.0, ste_used);
+            let seen = self.seen_stes.entry(stream).or_insert_with(|| Seen::new(physical, [0; 8]));
+            if seen.physical != physical {
+                // Another second level: the STE became reachable as a whole.
+                *seen = Seen::new(physical, ste.0);
+            }
+            if seen.add(&ste.0)
+                && let Some(third) = seen.third_meaning(&ste.0, Meaning::of_ste)
+            {
+                self.third_meaning(&format!("STE of stream {stream:#x}"), &third);
+            }
             if !ste.valid() {
                 continue;
             }
             for index in self.contexts_of(stream) {
                 let Some((physical, cd)) = self.peek_cd(&ste, index) else { continue };
                 self.judge_cd(stream, &ste, &cd);
-                let now = Settled { physical, words: cd.0 };
-                let settled = self.settled_cds.entry((stream, index)).or_insert(now);
-                if settled.physical != physical {
+                let seen = self.seen_cds.entry((stream, index)).or_insert_with(|| Seen::new(physical, cd.0));
+                if seen.physical != physical {
                     // Another table: the CD became reachable as a whole.
-                    *settled = now;
+                    *seen = Seen::new(physical, cd.0);
                 }
-                let before = settled.words;
-                self.judge_change(&format!("CD {index} of stream {stream:#x}"), &before, &cd.0, cd_used);
+                if seen.add(&cd.0)
+                    && let Some(third) = seen.third_meaning(&cd.0, Meaning::of_cd)
+                {
+                    self.third_meaning(&format!("CD {index} of stream {stream:#x}"), &third);
+                }
             }
         }
     }
 
-    fn judge_change(&self, what: &str, old: &[u64; 8], new: &[u64; 8], used: fn(&[u64; 8]) -> [u64; 8]) {
-        let (used_old, used_new) = (used(old), used(new));
-        let critical = (0..8).filter(|&i| (old[i] ^ new[i]) & (used_old[i] | used_new[i]) != 0).count();
-        let is_valid = used_new.iter().any(|&bits| bits.count_ones() > 1);
-        if is_valid && critical > 1 {
-            let details = format!("{what}: {critical} words that count changed at once, from {old:x?} to {new:x?}");
-            self.violation(Law::LiveEntry, details);
-        }
+    fn third_meaning(&self, what: &str, third: &Meaning) {
+        self.violation(Law::LiveEntry, format!("{what}: hardware may take it for {third}"));
     }
 
     fn judge_ste(&self, stream: u32, ste: &Ste) {
@@ -156,10 +205,7 @@ impl Machine {
                     self.settle_stream(stream);
                 }
             }
-            Command::CfgiCd { stream, substream, .. } => {
-                self.watched_contexts.insert((stream, substream));
-                self.settle_contexts(stream, &[substream]);
-            }
+            Command::CfgiCd { stream, substream, .. } => self.settle_contexts(stream, &[substream]),
             Command::CfgiCdAll { stream } => self.settle_contexts(stream, &self.contexts_of(stream)),
             _ => {}
         }
@@ -167,7 +213,7 @@ impl Machine {
 
     fn settle_stream(&mut self, stream: u32) {
         if let Some((physical, ste)) = self.peek_ste(stream) {
-            self.settled_stes.insert(stream, Settled { physical, words: ste.0 });
+            self.seen_stes.insert(stream, Seen::new(physical, ste.0));
             self.settle_contexts(stream, &self.contexts_of(stream));
         }
     }
@@ -178,10 +224,10 @@ impl Machine {
             // Without an STE none is reachable: the next one may be at the same address, and becomes so as a whole.
             match ste.as_ref().and_then(|ste| self.peek_cd(ste, index)) {
                 Some((physical, cd)) => {
-                    self.settled_cds.insert((stream, index), Settled { physical, words: cd.0 });
+                    self.seen_cds.insert((stream, index), Seen::new(physical, cd.0));
                 }
                 None => {
-                    self.settled_cds.remove(&(stream, index));
+                    self.seen_cds.remove(&(stream, index));
                 }
             }
         }
@@ -195,38 +241,10 @@ impl Machine {
         let valid: Vec<_> =
             streams.filter(|&stream| self.peek_ste(stream).is_some_and(|(_, ste)| ste.valid())).collect();
         self.watched.extend(valid);
-        self.settled_cds.clear();
+        self.seen_cds.clear();
         for stream in self.watched.clone() {
             self.settle_stream(stream);
         }
         self.sample_live_entries();
     }
-}
-
-/// The bits of an STE that mean something in its Config (IHI 0070, 5.2.1).
-fn ste_used(words: &[u64; 8]) -> [u64; 8] {
-    let ste = Ste(*words);
-    if !ste.valid() {
-        return [1, 0, 0, 0, 0, 0, 0, 0];
-    }
-    let software = mask(23, 20) | mask(11, 8);
-    let stage1 = mask(7, 0) | 1 << 27 | mask(31, 30);
-    match ste.config() {
-        StreamConfig::Abort => [0xf, 0, 0, 0, 0, 0, 0, 0],
-        StreamConfig::Bypass => [0xf, mask(51, 32), 0, 0, 0, 0, 0, 0],
-        StreamConfig::Stage1 => [!0, !software, mask(15, 0), 0, 0, 0, 0, 0],
-        StreamConfig::Stage2 => [0xf, !software & !stage1, !0, !0, 0, 0, 0, 0],
-        StreamConfig::Nested => [!0, !software, !0, !0, 0, 0, 0, 0],
-    }
-}
-
-/// The bits of a CD that mean something (IHI 0070, 5.4).
-fn cd_used(words: &[u64; 8]) -> [u64; 8] {
-    let cd = Cd(*words);
-    if !cd.valid() {
-        return [1 << 31, 0, 0, 0, 0, 0, 0, 0];
-    }
-    let table = |disabled: bool| if disabled { 0 } else { !0 };
-    let (lower, upper) = (bit(words[0], 14), bit(words[0], 30));
-    [!0, table(lower), table(upper), !0, 0, 0, 0, 0]
 }

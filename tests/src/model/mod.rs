@@ -55,6 +55,7 @@ pub use laws::{Law, Violation};
 pub use log::{Entry, Fetched, Interrupt, Log, Mark};
 pub use platform::{Buffer, ModelPlatform};
 pub use registers::{ModelRegisters, RegisterAccess};
+pub use structures::Meaning;
 pub use walk::{Cacheability, MemoryType};
 
 use control::Machine;

@@ -179,6 +179,7 @@ unsafe impl Platform for ModelPlatform {
 
     fn write_barrier(&self) {
         lock(&self.fenced).insert(thread::current().id());
+        self.each_smmu(|smmu| lock(&smmu.machine).sample_live_entries());
     }
 
     fn read_barrier(&self) {}

@@ -97,6 +97,40 @@ fn a_live_entry_changes_in_one_store() {
 }
 
 #[test]
+fn an_entry_that_becomes_invalid_keeps_its_other_words_until_that_is_synced() {
+    let mut bench = Bench::new(Config::qemu());
+    let [contexts, table, data] = with_a_page(&mut bench);
+    let cfgi = [0x03 | u64::from(STREAM) << 32, 1];
+    bench.poke_ste(STREAM, &[0; 8]);
+    bench.model.check_entries();
+    assert_eq!(bench.broken_laws(), [Law::LiveEntry]);
+    // Even if they are back by the time of the next command: who looked in between saw them.
+    bench.run(&[cfgi]);
+    bench.set_ste(STREAM, &stage1_ste(&contexts));
+    let [word0, word1, ..] = stage1_ste(&contexts);
+    // S1CSH 2 for 3.
+    bench.poke_ste(STREAM, &[word0, word1 ^ 1 << 6]);
+    bench.model.platform().write_barrier();
+    bench.poke_ste(STREAM, &stage1_ste(&contexts));
+    bench.poke_ste(STREAM, &[0]);
+    bench.run(&[cfgi]);
+    assert_eq!(bench.broken_laws(), [Law::LiveEntry]);
+    // One after the other is how it is done, and what is wiped needs no sync until it counts again.
+    bench.set_ste(STREAM, &stage1_ste(&contexts));
+    bench.poke_ste(STREAM, &[0]);
+    bench.run(&[cfgi]);
+    bench.poke_ste(STREAM, &[0; 8]);
+    bench.model.check_entries();
+    assert_eq!(bench.broken_laws(), []);
+    bench.poke_ste(STREAM, &[0b1001, 1 << 44]);
+    bench.run(&[cfgi]);
+    assert_eq!(bench.broken_laws(), [Law::LiveEntry], "bypass before SHCFG was synced");
+    bench.set_ste(STREAM, &[0]);
+    bench.run(&[[0x30, 0]]);
+    drop((contexts, table, data));
+}
+
+#[test]
 fn illegal_entries_reserved_bits_and_alignment() {
     let cases: [(&[u64], &[Law]); 4] = [
         // Stage 2 with a granule that does not exist, out of range besides.

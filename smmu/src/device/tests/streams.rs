@@ -170,20 +170,26 @@ fn streams_out_of_range_are_refused() {
 
 #[test]
 fn a_first_level_is_as_large_as_the_stream_ids_need() {
-    // SIDSIZE; LOG2SIZE and SPLIT; bytes of the first level and of a second one.
-    for (sidsize, log2size, split, first, second) in [
-        (9, 9, 8, 16, 0x4000),
-        (16, 16, 8, 0x800, 0x4000),
-        (20, 20, 8, 0x8000, 0x4000),
-        (21, 21, 10, 0x4000, 0x1_0000),
-        (24, 24, 10, 0x2_0000, 0x1_0000),
-        (32, 27, 10, 0x10_0000, 0x1_0000),
+    // SIDSIZE and the platform's word; LOG2SIZE and SPLIT; bytes of the first level and of a second one.
+    for (sidsize, wanted, log2size, split, first, second) in [
+        (9, 27, 9, 8, 16, 0x4000),
+        (16, 27, 16, 8, 0x800, 0x4000),
+        (20, 27, 20, 8, 0x8000, 0x4000),
+        (21, 27, 21, 10, 0x4000, 0x1_0000),
+        (24, 27, 24, 10, 0x2_0000, 0x1_0000),
+        (32, 27, 27, 10, 0x10_0000, 0x1_0000),
+        (32, 16, 16, 8, 0x800, 0x4000),
+        (32, 32, 32, 10, 0x200_0000, 0x1_0000),
     ] {
-        let (platform, fake, smmu) = with_ids(0x0d44_101b, 0x0273_0000 | sidsize);
+        let platform = TestPlatform::leaked();
+        platform.set_stream_id_bits(wanted);
+        let fake = FakeSmmu::new(platform, "A");
+        fake.set(IDR1, 0x0273_0000 | sidsize);
+        let smmu = bring_up(platform, &fake).unwrap();
         assert_eq!(fake.get(STRTAB_BASE_CFG), 1 << 16 | split << 6 | log2size);
         let before = smmu.statistics().dma_bytes;
         assert_eq!(before, 4096 + 32768 + first + 2 * 8192);
-        let last = StreamId::new((1 << log2size) - 1);
+        let last = StreamId::new(((1u64 << log2size) - 1) as u32);
         smmu.attach(last, &entry()).unwrap();
         assert_eq!(smmu.statistics().dma_bytes - before, second);
         assert_eq!(View::new(platform, &fake, true).entry(last.get().into()), Some(entry().words()));

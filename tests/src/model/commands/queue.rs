@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::super::Machine;
+use super::super::bits::bits;
 use super::super::config::Pace;
 use super::super::events::GlobalError;
 use super::super::laws::Law;
@@ -59,8 +60,11 @@ impl Machine {
         for index in before..after {
             let words = self.read_command(ring, consumer.wrapping_add(index)).unwrap_or([0; 2]);
             self.commands.published.push_back(words);
-            if Opcode::new(words[0] & 0xff) == Opcode::CfgiSte {
-                self.watch_stream((words[0] >> 32) as u32);
+            let stream = (words[0] >> 32) as u32;
+            match Opcode::new(words[0] & 0xff) {
+                Opcode::CfgiSte => self.watch_stream(stream),
+                Opcode::CfgiCd => self.watch_context(stream, bits(words[0], 31, 12) as u32),
+                _ => {}
             }
         }
         self.sample_live_entries();

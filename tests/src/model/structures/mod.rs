@@ -5,10 +5,12 @@
 
 mod cd;
 mod lookup;
+mod meaning;
 mod reserved;
 mod ste;
 
 pub(super) use cd::{Cd, Half};
+pub use meaning::Meaning;
 pub(super) use reserved::{cd_reserved, descriptor_reserved, ste_reserved};
 pub(super) use ste::{Ste, StreamConfig};
 
