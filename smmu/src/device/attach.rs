@@ -25,13 +25,13 @@ impl<P: Platform> Smmu<P> {
         self.update_stream(stream, self.streams.claim(stream)?, entry, Owner::Attached)
     }
 
-    /// Gives an attached stream another meaning while its device goes on, or takes one over from the boot policy. Its transactions meet the old entry or the new
-    /// one, or abort if there is no other way: [`EntryUpdate`](crate::arch::entry_update::EntryUpdate) says beforehand.
+    /// Gives an attached stream another meaning while its device goes on, or takes one over from the boot policy. Its
+    /// transactions meet the old entry or the new one, or abort if there is no other way: [`EntryUpdate`](crate::arch::entry_update::EntryUpdate) says beforehand.
     ///
     /// When it returns `Ok`, the SMMU reads nothing any more that only the old entry led to. Translations stay cached: where
     /// both entries tag them alike (ASID, VMID) but mean different tables, invalidate them
-    /// ([`invalidate_all`](Self::invalidate_all)). Before an entry without ATS the device must have stopped using it, and its
-    /// ATC be invalidated.
+    /// ([`invalidate_all`](Self::invalidate_all)). So they do in a device with ATS ([`flush_atc`](Self::flush_atc)): before an
+    /// entry without ATS the device must have stopped using it.
     ///
     /// # Errors
     ///
@@ -45,14 +45,18 @@ impl<P: Platform> Smmu<P> {
 
     /// Makes an attached stream abort, silently, and leaves it attached: for a device that must not reach anything until
     /// its owner has dealt with it. The owner revives it by [`replace`](Self::replace) or ends it by
-    /// [`detach`](Self::detach).
+    /// [`detach`](Self::detach). This works while the SMMU is suspended, too.
     ///
     /// # Errors
     ///
     /// As [`replace`](Self::replace); the stream aborts after all but [`DeviceError::StreamNotAttached`],
     /// [`DeviceError::StreamBusy`] and [`DeviceError::StreamStuck`].
     pub fn abort(&self, stream: StreamId) -> Result<(), DeviceError> {
-        self.lifecycle.check_running()?;
+        match self.lifecycle.check_running() {
+            // It forgets all entries before it translates again.
+            Ok(()) | Err(DeviceError::Suspended) => {}
+            Err(error) => return Err(error),
+        }
         let slot = self.streams.reclaim(stream)?;
         let former = slot.former();
         self.update_stream(stream, slot, &StreamTableEntry::abort(), former)

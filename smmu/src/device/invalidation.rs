@@ -1,10 +1,11 @@
-//! Which commands make the SMMU forget translations (IHI 0070, 4.4).
+//! Which commands make the SMMU and the devices behind it forget translations (IHI 0070, 4.4 and 4.5).
 
+use super::atc::AtcTarget;
 use super::{DeviceError, Smmu};
-use crate::addr::{Asid, Iova, Vmid};
+use crate::addr::{Asid, Iova, StreamId, Vmid};
 use crate::arch::attributes::Granule;
-use crate::arch::command::{Command, TlbiAddress};
-use crate::arch::range::{Stale, TlbiRanges};
+use crate::arch::command::{Command, CommandError, Completion, TlbiAddress};
+use crate::arch::range::{AtcSpan, Stale, TlbiRanges};
 use crate::platform::Platform;
 
 /// Beyond this many entries, dropping everything under the tag is cheaper than naming each one.
@@ -24,6 +25,12 @@ pub enum TranslationTag {
     },
     /// A stage-2 address space, reached by stage 2 alone.
     Stage2 {
+        /// The virtual machine.
+        vmid: Vmid,
+    },
+    /// A stage-2 address space with the stage 1 of its guests on top. Which of their addresses lead to a range of it nobody
+    /// knows, so everything under the VMID goes.
+    Nested {
         /// The virtual machine.
         vmid: Vmid,
     },
@@ -47,7 +54,7 @@ impl TranslationTag {
     fn all(self) -> Command {
         match self {
             Self::Stage1 { asid, vmid } => Command::TlbiNhAsid { vmid, asid },
-            Self::Stage2 { vmid } => Command::TlbiS12Vmall { vmid },
+            Self::Stage2 { vmid } | Self::Nested { vmid } => Command::TlbiS12Vmall { vmid },
         }
     }
 
@@ -56,6 +63,83 @@ impl TranslationTag {
         match self {
             Self::Stage1 { asid, vmid } => Command::TlbiNhVa { vmid, asid, scope },
             Self::Stage2 { vmid } => Command::TlbiS2Ipa { vmid, scope },
+            Self::Nested { .. } => self.all(),
+        }
+    }
+
+    /// What devices have cached of `range`.
+    fn span(self, range: &StaleRange) -> AtcSpan {
+        match self {
+            Self::Stage1 { .. } | Self::Stage2 { .. } => AtcSpan::around(range.start, range.size_bytes),
+            Self::Nested { .. } => AtcSpan::ALL,
+        }
+    }
+}
+
+/// The TLB invalidations for one range: as few commands as the SMMU knows.
+#[derive(Clone, Debug)]
+struct TlbInvalidations {
+    tag: TranslationTag,
+    scopes: Scopes,
+}
+
+#[derive(Clone, Debug)]
+enum Scopes {
+    /// Ranges of addresses.
+    Ranges(TlbiRanges),
+    /// One entry each, found by any address in it.
+    Entries { next: Option<Iova>, entry_bytes: u64, remaining: u64, leaf: bool },
+    /// Everything, if that is still to come.
+    All(bool),
+}
+
+impl TlbInvalidations {
+    #[inline]
+    fn new(tag: TranslationTag, range: &StaleRange, by_range: bool) -> Self {
+        let StaleRange { start, size_bytes, granule, stale } = *range;
+        let scopes = match tag {
+            TranslationTag::Nested { .. } => Scopes::All(true),
+            _ if by_range => Scopes::Ranges(TlbiRanges::new(start, size_bytes, granule, stale)),
+            _ => Scopes::entries(range),
+        };
+        Self { tag, scopes }
+    }
+}
+
+impl Scopes {
+    /// Entry by entry, or everything if there are too many.
+    fn entries(range: &StaleRange) -> Self {
+        let StaleRange { start, size_bytes, granule, stale } = *range;
+        let (leaf, level) = match stale {
+            Stale::Leaves { level } => (true, level.unwrap_or(LAST_LEVEL)),
+            Stale::TablesAndLeaves => (false, LAST_LEVEL),
+        };
+        let levels_up = u32::from(LAST_LEVEL.saturating_sub(level));
+        let entry_bytes = granule.bytes() << levels_up.saturating_mul(granule.log2_bytes() - 3);
+        let first = start.align_down(entry_bytes);
+        let end = start.get().saturating_add(size_bytes);
+        let remaining = end.saturating_sub(first.get()).div_ceil(entry_bytes);
+        if remaining > SINGLE_COMMANDS_MAX {
+            return Self::All(true);
+        }
+        Self::Entries { next: Some(first), entry_bytes, remaining, leaf }
+    }
+}
+
+impl Iterator for TlbInvalidations {
+    type Item = Command;
+
+    #[inline]
+    fn next(&mut self) -> Option<Command> {
+        match &mut self.scopes {
+            Scopes::Ranges(ranges) => ranges.next().map(|scope| self.tag.at(scope)),
+            Scopes::Entries { next, entry_bytes, remaining, leaf } => {
+                *remaining = remaining.checked_sub(1)?;
+                let address = (*next)?;
+                *next = address.checked_add(*entry_bytes);
+                Some(self.tag.at(TlbiAddress { address, leaf: *leaf, range: None }))
+            }
+            Scopes::All(pending) => core::mem::take(pending).then(|| self.tag.all()),
         }
     }
 }
@@ -66,27 +150,50 @@ impl<P: Platform> Smmu<P> {
     /// # Errors
     ///
     /// Any error means that old translations may still be in use: keep the memory that they lead to.
+    #[inline]
     pub fn invalidate(&self, tag: TranslationTag, range: &StaleRange) -> Result<(), DeviceError> {
-        let StaleRange { start, size_bytes, granule, stale } = *range;
-        if self.features.range_invalidation() {
-            return self
-                .run_invalidations(TlbiRanges::new(start, size_bytes, granule, stale).map(|scope| tag.at(scope)));
+        self.run_invalidations(self.tlb_invalidations(tag, range))
+    }
+
+    /// Makes the SMMU forget `range` under `tag`, and then the devices that have cached translations of their own: `targets`
+    /// are all of those with ATS. One batch with two CMD_SYNCs, because a device could ask again for what is still in the
+    /// TLB.
+    ///
+    /// A device that does not obey is quarantined: its stream [aborts](Self::abort), whatever it has cached, and is handed to
+    /// `quarantined`. That is no error; the others go on. While the SMMU is suspended no device can be told anything, so all
+    /// of `targets` are quarantined.
+    ///
+    /// # Errors
+    ///
+    /// Any error means that old translations may still be in use: keep the memory that they lead to.
+    pub fn invalidate_with_atcs(
+        &self,
+        tag: TranslationTag,
+        range: &StaleRange,
+        targets: impl Iterator<Item = AtcTarget> + Clone,
+        mut quarantined: impl FnMut(StreamId),
+    ) -> Result<(), DeviceError> {
+        let tlb = self.tlb_invalidations(tag, range);
+        let sync = Command::Sync { completion: Completion::None };
+        let span = tag.span(range);
+        let atcs = targets.clone().map(|target| target.invalidation(span));
+        match self.run(tlb.clone().chain([sync]).chain(atcs)) {
+            Err(DeviceError::Command(CommandError::AtcInvSync) | DeviceError::Suspended) => {}
+            result => return result,
         }
-        // Without range commands one command names one entry, found by any address in it.
-        let (leaf, level) = match stale {
-            Stale::Leaves { level } => (true, level.unwrap_or(LAST_LEVEL)),
-            Stale::TablesAndLeaves => (false, LAST_LEVEL),
-        };
-        let levels_up = u32::from(LAST_LEVEL.saturating_sub(level));
-        let entry_bytes = granule.bytes() << levels_up.saturating_mul(granule.log2_bytes() - 3);
-        let first = start.align_down(entry_bytes);
-        let end = start.get().saturating_add(size_bytes);
-        let entries = end.saturating_sub(first.get()).div_ceil(entry_bytes);
-        if entries > SINGLE_COMMANDS_MAX {
-            return self.invalidate_all(tag);
+        // Of several errors only one is told: this one must not hide that the SMMU itself refused something. And it does not
+        // say whose device it was, so each is asked again by itself.
+        self.run_invalidations(tlb)?;
+        for target in targets {
+            match self.run([target.invalidation(span)]) {
+                Err(DeviceError::Command(CommandError::AtcInvSync) | DeviceError::Suspended) => {
+                    self.quarantine(target.stream)?;
+                    quarantined(target.stream);
+                }
+                result => result?,
+            }
         }
-        let addresses = (0..entries).map_while(|index| first.checked_add(index.checked_mul(entry_bytes)?));
-        self.run_invalidations(addresses.map(|address| tag.at(TlbiAddress { address, leaf, range: None })))
+        Ok(())
     }
 
     /// Makes the SMMU forget everything under `tag`.
@@ -96,5 +203,10 @@ impl<P: Platform> Smmu<P> {
     /// As [`invalidate`](Self::invalidate).
     pub fn invalidate_all(&self, tag: TranslationTag) -> Result<(), DeviceError> {
         self.run_invalidations([tag.all()])
+    }
+
+    #[inline]
+    fn tlb_invalidations(&self, tag: TranslationTag, range: &StaleRange) -> TlbInvalidations {
+        TlbInvalidations::new(tag, range, self.features.range_invalidation())
     }
 }

@@ -4,6 +4,7 @@
 //! which stream and which domain ([`crate::iommu`]), page tables ([`crate::pgtable`]), bit positions ([`crate::arch`]).
 
 mod adopt;
+mod atc;
 mod attach;
 mod boot_policy;
 mod bring_up;
@@ -32,6 +33,7 @@ use core::fmt;
 
 use lock_api::Mutex;
 
+pub use atc::AtcTarget;
 pub use boot_policy::{BootPolicy, Takeover};
 pub use context_table::ContextTable;
 pub use error::{CannotAdopt, DeviceError};
@@ -162,7 +164,7 @@ impl<P: Platform> Smmu<P> {
     pub(crate) fn give_back(&self, tag: TranslationTag) {
         match tag {
             TranslationTag::Stage1 { asid, .. } => self.asids.give_back(asid.get()),
-            TranslationTag::Stage2 { vmid } => self.vmids.give_back(vmid.get()),
+            TranslationTag::Stage2 { vmid } | TranslationTag::Nested { vmid } => self.vmids.give_back(vmid.get()),
         }
     }
 

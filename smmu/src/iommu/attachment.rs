@@ -16,6 +16,8 @@ pub(super) struct Port<P: Platform> {
     pub(super) iommu: Phandle,
     pub(super) smmu: Arc<Smmu<P>>,
     pub(super) stream: StreamId,
+    /// Whether the device is to cache translations of this stream.
+    pub(super) uses_ats: bool,
 }
 
 impl<P: Platform> Port<P> {
@@ -45,7 +47,7 @@ impl<P: Platform> Attachment<P> {
         // Dropped on failure, it detaches what it holds by then and releases the device.
         let mut attachment = Self { device, domain, ports: Vec::with_capacity(ports.len()) };
         for port in ports {
-            if let Err(error) = attachment.domain.attach(&port.smmu, port.stream) {
+            if let Err(error) = attachment.domain.attach(&port, &attachment.device) {
                 if matches!(error, DeviceError::StreamStuck { .. }) {
                     port.stop();
                 }
@@ -62,6 +64,13 @@ impl<P: Platform> Attachment<P> {
         &self.device
     }
 
+    /// Whether the device may use ATS on all of its streams: it may be switched on in the device's ATS capability from here
+    /// on, and is switched off there before this is dropped (IHI 0070, 3.9.2).
+    #[must_use]
+    pub fn uses_ats(&self) -> bool {
+        !self.ports.is_empty() && self.ports.iter().all(|port| port.uses_ats)
+    }
+
     /// The domain that its DMA goes through.
     #[must_use]
     pub fn domain(&self) -> &Arc<PagingDomain<P>> {
@@ -72,7 +81,7 @@ impl<P: Platform> Attachment<P> {
 impl<P: Platform> Drop for Attachment<P> {
     fn drop(&mut self) {
         for port in self.ports.drain(..).rev() {
-            if port.smmu.detach(port.stream).is_err() {
+            if self.domain.detach(&port, &self.device).is_err() {
                 port.stop();
             }
         }

@@ -1,45 +1,31 @@
 //! Paging domains: one address space for devices, live in every SMMU that one of them sits behind.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use lock_api::Mutex;
-
+use super::Device;
+use super::attachment::Port;
 use super::error::UnmapError;
-use crate::addr::{Iova, PhysAddr, StreamId, Vmid};
-use crate::arch::attributes::{AddressSize, Granule, HardwareUpdate, WalkAttributes};
-use crate::arch::context_descriptor::{ContextDescriptor, Stage1Context};
-use crate::arch::stream_table::{Eats, Shcfg, Stage1Stream, Stage2Stream, StreamTableEntry};
-use crate::device::{ContextTable, DeviceError, Features, Smmu, StaleRange, TranslationTag};
-use crate::pgtable::{Access, MapError, MemoryType, PageTable, Stage, TableConfig, TableError, Translation};
+use super::live::{AtsStream, Live, Presence, Presences};
+use crate::addr::{Iova, PhysAddr};
+use crate::arch::attributes::Granule;
+use crate::arch::command::CommandError;
+use crate::arch::stream_table::Eats;
+use crate::device::{AtcTarget, DeviceError, Features, StaleRange};
+use crate::pgtable::{Access, MapError, MemoryType, PageTable, Stage, TableConfig, TableError, Translation, Walk};
 use crate::platform::Platform;
 
 /// An address space that devices can be attached to.
 ///
-/// It knows every SMMU that it is live in, and what tags its translations there: whatever leaves the page table is
-/// invalidated in all of them.
+/// It knows every SMMU that it is live in, what tags its translations there, and which devices cache them: whatever leaves
+/// the page table is invalidated in all of them.
 pub struct PagingDomain<P: Platform> {
     platform: &'static P,
     table: PageTable<P>,
-    /// Replaced as a whole, so that an invalidation takes a copy of the pointer and holds no lock while it waits.
-    live: Mutex<P::Lock, LiveList<P>>,
+    live: Presences<P>,
     mapped: AtomicU64,
     unmapped: AtomicU64,
-}
-
-/// The SMMUs that a domain is live in.
-type LiveList<P> = Arc<[Arc<Live<P>>]>;
-
-/// The domain in one SMMU: from the first attachment there until the domain goes.
-struct Live<P: Platform> {
-    smmu: Arc<Smmu<P>>,
-    tag: TranslationTag,
-    /// What the stream table entry of an attached stream says.
-    entry: StreamTableEntry,
-    /// The context descriptor that `entry` points at, for stage 1.
-    context: Option<ContextTable<P>>,
 }
 
 impl<P: Platform> PagingDomain<P> {
@@ -61,7 +47,7 @@ impl<P: Platform> PagingDomain<P> {
         Ok(Self {
             platform,
             table: PageTable::new(platform, &config)?,
-            live: Mutex::new(Arc::new([])),
+            live: Presences::new(),
             mapped: AtomicU64::new(0),
             unmapped: AtomicU64::new(0),
         })
@@ -115,7 +101,8 @@ impl<P: Platform> PagingDomain<P> {
         Ok(())
     }
 
-    /// Unmaps a range of whole mappings. When it returns `Ok`, no device reaches what was mapped there.
+    /// Unmaps a range of whole mappings. When it returns `Ok`, no device reaches what was mapped there: a device that has
+    /// cached translations and does not let go of them is [quarantined](Device::is_quarantined).
     ///
     /// # Errors
     ///
@@ -126,13 +113,13 @@ impl<P: Platform> PagingDomain<P> {
         let unmapped = self.table.unmap(iova, size_bytes).map_err(UnmapError::Table)?;
         let range =
             StaleRange { start: iova, size_bytes, granule: self.table.config().granule, stale: unmapped.stale() };
-        // The list after the tables: an SMMU that joins in between finds the entries gone already.
-        let live = self.live();
+        // The list after the tables: an SMMU or device that joins in between finds the entries gone already.
+        let live = self.live.now();
         let mut failure = None;
-        for live in live.iter() {
-            if let Err(error) = live.smmu.invalidate(live.tag, &range) {
+        for presence in live.iter() {
+            if let Err(error) = self.invalidate(presence, &range) {
                 // The worst that happened is what the caller has to know.
-                failure = match (live.smmu.close(), failure) {
+                failure = match (presence.live.smmu.close(), failure) {
                     (Err(error), _) => Some(UnmapError::Stuck(error)),
                     (Ok(()), None) => Some(UnmapError::Invalidation(error)),
                     (Ok(()), earlier) => earlier,
@@ -161,99 +148,72 @@ impl<P: Platform> PagingDomain<P> {
         (self.mapped.load(Ordering::Relaxed), self.unmapped.load(Ordering::Relaxed))
     }
 
-    fn live(&self) -> LiveList<P> {
-        Arc::clone(&self.live.lock())
+    /// The descriptors that a walk for `iova` meets, for people to read.
+    #[must_use]
+    pub fn trace(&self, iova: Iova) -> Walk {
+        self.table.trace(iova)
     }
 
-    /// Attaches a stream of an SMMU.
-    pub(super) fn attach(&self, smmu: &Arc<Smmu<P>>, stream: StreamId) -> Result<(), DeviceError> {
-        let live = self.live_in(smmu)?;
-        smmu.attach(stream, &live.entry)
-    }
-
-    /// The domain's presence in an SMMU, made if this is its first stream there. Waits for no hardware.
-    fn live_in(&self, smmu: &Arc<Smmu<P>>) -> Result<Arc<Live<P>>, DeviceError> {
-        let mut list = self.live.lock();
-        if let Some(live) = list.iter().find(|live| Arc::ptr_eq(&live.smmu, smmu)) {
-            return Ok(Arc::clone(live));
+    /// Makes all that is behind one SMMU forget a range.
+    #[inline]
+    fn invalidate(&self, presence: &Presence<P>, range: &StaleRange) -> Result<(), DeviceError> {
+        let Presence { live, ats } = presence;
+        if ats.is_empty() {
+            return live.smmu.invalidate(live.tag, range);
         }
-        let live = Arc::new(match self.stage() {
-            Stage::Stage1 => self.stage1_in(smmu)?,
-            Stage::Stage2 => self.stage2_in(smmu)?,
-        });
-        let longer: Vec<_> = list.iter().chain([&live]).cloned().collect();
-        *list = longer.into();
-        Ok(live)
+        let targets = ats.iter().map(|stream| stream.target);
+        live.smmu.invalidate_with_atcs(live.tag, range, targets, |stream| {
+            self.live.remove_ats(live, stream);
+            for silent in ats.iter().filter(|silent| silent.target.stream == stream) {
+                silent.device.quarantine(silent.iommu, stream);
+            }
+        })
     }
 
-    fn stage1_in(&self, smmu: &Arc<Smmu<P>>) -> Result<Live<P>, DeviceError> {
-        let features = smmu.features();
-        let walk = walk_attributes(features);
-        let asid = smmu.take_asid()?;
-        // VMID 0 is never given to a virtual machine: it tags the streams that have none.
-        let vmid = Vmid::new(0);
-        let context = Stage1Context {
-            asid,
-            granule: self.table.config().granule,
-            t0sz: self.table.t0sz(),
-            table: self.table.root(),
-            output_size: self.output_size(),
-            walk,
-            mair: PageTable::<P>::MAIR,
-            hardware_update: HardwareUpdate::None,
-            access_flag_fault_disabled: false,
-            stall: false,
-        };
-        let tag = TranslationTag::Stage1 { asid, vmid };
-        let context = ContextTable::new(self.platform, &ContextDescriptor::new(&context), features.coherent())
-            .inspect_err(|_| smmu.give_back(tag))?;
-        let entry = StreamTableEntry::stage1(&Stage1Stream {
-            stall_disabled: features.stall_optional(),
-            vmid,
-            ..Stage1Stream::with_one_context(context.physical(), walk)
-        });
-        Ok(Live { smmu: Arc::clone(smmu), tag, entry, context: Some(context) })
+    /// Attaches a stream of a device.
+    pub(super) fn attach(&self, port: &Port<P>, device: &Arc<Device>) -> Result<(), DeviceError> {
+        let Port { iommu, ref smmu, stream, uses_ats } = *port;
+        let live = self.live.find_or_add(smmu, || Live::new(self.platform, &self.table, smmu))?;
+        if !uses_ats {
+            return smmu.attach(stream, &live.entry);
+        }
+        let entry = live.entry.with_ats(Eats::Full);
+        // What the device may still have from whoever used it before.
+        smmu.flush_atc(stream, &entry)?;
+        let target = AtcTarget { stream, substream: None };
+        // Known before the first translation can be asked for.
+        self.live.add_ats(&live, AtsStream { iommu, target, device: Arc::clone(device) });
+        smmu.attach(stream, &entry).inspect_err(|_| self.live.remove_ats(&live, stream))
     }
 
-    fn stage2_in(&self, smmu: &Arc<Smmu<P>>) -> Result<Live<P>, DeviceError> {
-        let features = smmu.features();
-        let vmid = smmu.take_vmid()?;
-        let entry = StreamTableEntry::stage2(&Stage2Stream {
-            vmid,
-            table: self.table.root(),
-            t0sz: self.table.t0sz(),
-            sl0: self.table.sl0(),
-            granule: self.table.config().granule,
-            output_size: self.output_size(),
-            walk: walk_attributes(features),
-            hardware_update: HardwareUpdate::None,
-            access_flag_fault_disabled: false,
-            protected_walk: true,
-            record_faults: true,
-            stall: false,
-            force_write_back: false,
-            ats: Eats::Off,
-            shareability: Shcfg::UseIncoming,
-            merge_events: false,
-        });
-        Ok(Live { smmu: Arc::clone(smmu), tag: TranslationTag::Stage2 { vmid }, entry, context: None })
+    /// Detaches a stream of a device, and empties the device's cache.
+    pub(super) fn detach(&self, port: &Port<P>, device: &Device) -> Result<(), DeviceError> {
+        let Port { iommu, ref smmu, stream, uses_ats } = *port;
+        if !uses_ats {
+            return smmu.detach(stream);
+        }
+        let list = self.live.now();
+        let live = list.iter().map(|presence| &presence.live).find(|live| Arc::ptr_eq(&live.smmu, smmu));
+        if let Some(live) = live.filter(|_| !device.is_quarantined())
+            && let Err(DeviceError::Command(CommandError::AtcInvSync)) =
+                smmu.flush_atc(stream, &live.entry.with_ats(Eats::Full))
+        {
+            // Without its entry it can use nothing of what it has kept.
+            device.quarantine(iommu, stream);
+        }
+        smmu.detach(stream)?;
+        if let Some(live) = live {
+            self.live.remove_ats(live, stream);
+        }
+        Ok(())
     }
-
-    fn output_size(&self) -> AddressSize {
-        AddressSize::holding(self.table.config().output_bits).unwrap_or(AddressSize::Bits48)
-    }
-}
-
-/// How an SMMU walks tables and reads descriptors.
-fn walk_attributes(features: &Features) -> WalkAttributes {
-    if features.coherent() { WalkAttributes::COHERENT } else { WalkAttributes::NON_COHERENT }
 }
 
 impl<P: Platform> Drop for PagingDomain<P> {
     /// Every attachment holds the domain, so no stream leads here any more. What is still cached under its tags goes now;
     /// an SMMU that does not confirm is closed, and if it does not even do that, it may keep the tables.
     fn drop(&mut self) {
-        for live in self.live().iter() {
+        for Presence { live, .. } in self.live.now().iter() {
             if live.smmu.retire(live.tag).is_err() && live.smmu.close().is_err() {
                 self.table.keep();
                 if let Some(context) = &live.context {

@@ -40,6 +40,11 @@ pub enum IommuError {
         /// Its name.
         device: String,
     },
+    /// The device did not give up translations that it had cached, and reaches nothing any more.
+    Quarantined {
+        /// Its name.
+        device: String,
+    },
     /// An instance failed.
     Device {
         /// The instance.
@@ -64,6 +69,10 @@ impl fmt::Display for IommuError {
                 write!(f, "IOMMU {iommu} cannot share the device's page tables: it lacks {lacks}")
             }
             Self::AlreadyAttached { device } => write!(f, "{device} is attached already"),
+            Self::Quarantined { device } => write!(
+                f,
+                "{device} does not answer ATC invalidations and is quarantined; reset it, then end its quarantine"
+            ),
             Self::Device { iommu, error } => write!(f, "IOMMU {iommu}: {error}"),
             Self::Table(error) => write!(f, "no page table: {error}"),
         }

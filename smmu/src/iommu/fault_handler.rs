@@ -4,7 +4,9 @@ use alloc::sync::Arc;
 
 use lock_api::{Mutex, RawMutex};
 
-use super::FaultReport;
+use super::fwspec::Phandle;
+use super::{Device, FaultReport};
+use crate::addr::StreamId;
 
 /// What the owner of a device has to say to its faults. See [`Device::on_fault`](super::Device::on_fault).
 ///
@@ -16,6 +18,12 @@ pub trait FaultHandler: Send + Sync {
     /// It runs where the SMMU's events are drained, which usually is an interrupt handler, with no lock of this crate held:
     /// it may ask anything of the device and its domain. It must not wait for the SMMU, nor for anybody who does.
     fn fault(&self, report: &FaultReport);
+
+    /// The device did not answer an ATC invalidation; by now the stream aborts. Runs in whatever call sent that: an unmap or
+    /// a detach.
+    fn quarantined(&self, device: &Device, iommu: Phandle, stream: StreamId) {
+        let _ = (device, iommu, stream);
+    }
 }
 
 impl<F: Fn(&FaultReport) + Send + Sync> FaultHandler for F {

@@ -12,12 +12,13 @@ mod fault;
 mod fault_counts;
 mod fault_handler;
 pub mod fwspec;
+mod live;
 mod registry;
 #[cfg(test)]
 mod tests;
 
 pub use attachment::Attachment;
-pub use client::Device;
+pub use client::{AtsPolicy, Device};
 pub use domain::PagingDomain;
 pub use error::{IommuError, UnmapError};
 pub use fault::FaultReport;

@@ -13,7 +13,7 @@ use super::domain::PagingDomain;
 use super::fault::{FaultReport, Throttle};
 use super::fault_counts::FaultCounts;
 use super::fwspec::{Fwspec, Phandle};
-use super::{Device, IommuError};
+use super::{AtsPolicy, Device, IommuError};
 use crate::addr::StreamId;
 use crate::arch::event::Event;
 use crate::device::Smmu;
@@ -101,7 +101,7 @@ impl<P: Platform> Iommus<P> {
     ///
     /// Any [`IommuError`]; whatever was begun has been undone and the device is blocked.
     pub fn configure(&self, device: &Arc<Device>) -> Result<Configuration<P>, IommuError> {
-        let ports = match self.ports(device.fwspec()) {
+        let ports = match self.ports(device) {
             Ok(ports) => ports,
             Err(missing) => return Ok(Configuration::Deferred(missing)),
         };
@@ -114,6 +114,9 @@ impl<P: Platform> Iommus<P> {
                 return Err(IommuError::Incompatible { iommu: port.iommu, lacks });
             }
         }
+        if device.is_quarantined() {
+            return Err(IommuError::Quarantined { device: device.name().into() });
+        }
         if !device.claim() {
             return Err(IommuError::AlreadyAttached { device: device.name().into() });
         }
@@ -121,7 +124,8 @@ impl<P: Platform> Iommus<P> {
     }
 
     /// Every stream of a device with its instance, or the instances that are missing.
-    fn ports(&self, fwspec: &Fwspec) -> Result<Vec<Port<P>>, Vec<Phandle>> {
+    fn ports(&self, device: &Device) -> Result<Vec<Port<P>>, Vec<Phandle>> {
+        let fwspec = device.fwspec();
         let registry = self.registry.lock();
         let missing: Vec<_> = fwspec.iommus().filter(|iommu| !registry.instances.contains_key(iommu)).collect();
         if !missing.is_empty() {
@@ -129,7 +133,8 @@ impl<P: Platform> Iommus<P> {
         }
         let port = |entry: &super::fwspec::FwspecEntry| {
             let smmu = Arc::clone(registry.instances.get(&entry.iommu)?);
-            Some(Port { iommu: entry.iommu, smmu, stream: entry.stream_id })
+            let uses_ats = device.ats_policy() == AtsPolicy::WhereSupported && smmu.features().ats();
+            Some(Port { iommu: entry.iommu, smmu, stream: entry.stream_id, uses_ats })
         };
         Ok(fwspec.entries().iter().filter_map(port).collect())
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::commands::{Command, Tlbi, TlbiScope, TlbiStage};
 use super::config::Caching;
-use super::structures::World;
+use super::structures::{Ste, World};
 use super::walk::{Leaf, Limits, Regime, Tag};
 
 /// More translations than this are not kept: the oldest goes.
@@ -111,6 +111,12 @@ impl Caches {
             self.structures.remove(&name);
         }
         self.structures.get(&name).map(|(_, words)| words.as_slice())
+    }
+
+    /// The STE of a stream, if it is cached. It stays.
+    pub(super) fn peek_ste(&self, stream: u32) -> Option<Ste> {
+        let (_, words) = self.structures.get(&Structure::Ste { stream })?;
+        words.as_slice().try_into().ok().map(Ste)
     }
 
     pub(super) fn keep_structure(&mut self, name: Structure, physical: u64, words: &[u64]) {

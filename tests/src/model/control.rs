@@ -27,12 +27,34 @@ pub struct Faults {
     pub hang: Option<Opcode>,
     /// The next command of this kind is refused, once, with this CMDQ_CONS.ERR.
     pub refuse: Option<(Opcode, u32)>,
-    /// No endpoint answers an ATC invalidation: the next CMD_SYNC fails with CERROR_ATC_INV_SYNC.
-    pub endpoints_time_out: bool,
+    /// Endpoints that answer no ATC invalidation: the next CMD_SYNC fails with CERROR_ATC_INV_SYNC.
+    pub silent: Silent,
     /// The event queue is full whatever its indices say.
     pub event_queue_full: bool,
     /// Service failure mode: nothing is processed, every transaction aborts.
     pub service_failure: bool,
+}
+
+/// Endpoints that do not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Silent {
+    /// None.
+    #[default]
+    Nobody,
+    /// That of one stream.
+    Stream(u32),
+    /// All.
+    Everybody,
+}
+
+impl Silent {
+    pub(super) fn includes(self, stream: u32) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Stream(silent) => silent == stream,
+            Self::Everybody => true,
+        }
+    }
 }
 
 /// The state of one SMMU.

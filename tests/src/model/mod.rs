@@ -48,7 +48,7 @@ use smmu::addr::StreamId;
 pub use backend::{BrokenLaws, ModelBackend};
 pub use commands::Opcode;
 pub use config::{Caching, Config, Pace};
-pub use control::Faults;
+pub use control::{Faults, Silent};
 pub use dma::{AtsTranslation, Device, PageRequest, PageResponse, Refused, Stall, Unsupported};
 pub use events::{EventKind, GlobalError, Record};
 pub use laws::{Law, Violation};

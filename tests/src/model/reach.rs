@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::Machine;
+use super::dma::AtcEntry;
 use super::laws::Law;
 use super::memory::Memory;
 use super::registers::enable;
@@ -36,7 +37,8 @@ impl Machine {
         if overlaps(range, table.base, table.bytes) {
             return Some("it is the stream table in use".into());
         }
-        if let Some(entry) = self.atcs.iter().find(|entry| overlaps(range, entry.output, 4096)) {
+        let leads = |entry: &&AtcEntry| overlaps(range, entry.output, 4096) && self.believes(entry.stream);
+        if let Some(entry) = self.atcs.iter().find(leads) {
             return Some(format!("the ATC of stream {:#x} holds its address", entry.stream));
         }
         let mut seen = HashSet::new();

@@ -118,7 +118,7 @@ pub const MUTATIONS: &[Mutation] = &[
         breaks: "Unmapping invalidates nothing",
         file: DOMAIN,
         edits: &[(
-            "if let Err(error) = live.smmu.invalidate(live.tag, &range) {",
+            "if let Err(error) = self.invalidate(presence, &range) {",
             "if let Err(error) = Ok::<(), DeviceError>(()) {",
         )],
     },

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod adopt_refused;
+mod ats;
 mod bench;
 mod boot;
 mod commands;

@@ -160,6 +160,14 @@ impl StreamTableEntry {
         LocalRegisterCopy::new(self.words[2])
     }
 
+    /// The same entry with another EATS. For one that translates.
+    #[must_use]
+    pub fn with_ats(mut self, ats: Eats) -> Self {
+        let [_, word1, ..] = &mut self.words;
+        *word1 = STE1::EATS.val(ats as u64).modify(*word1);
+        self
+    }
+
     /// V: the SMMU uses the entry.
     #[must_use]
     pub fn is_valid(&self) -> bool {

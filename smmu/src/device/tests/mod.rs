@@ -1,5 +1,6 @@
 //! One SMMU against a fake one.
 
+mod atc;
 mod bring_up;
 mod command_queue;
 mod contexts;
@@ -11,6 +12,7 @@ mod replace;
 mod streams;
 
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 
 pub(crate) use fake::*;

@@ -27,7 +27,11 @@ impl Machine {
             Command::StallTerm { stream } => self.terminate_stalls(|stalled| stalled == stream),
             Command::Sync { .. } => {
                 let is_atc = |command: &Command| matches!(command, Command::AtcInv { .. });
-                if self.faults.endpoints_time_out && self.commands.unsynced.iter().any(is_atc) {
+                let silent = self.faults.silent;
+                let unanswered =
+                    |command: &Command| matches!(command, Command::AtcInv { stream, .. } if silent.includes(*stream));
+                if self.commands.unsynced.iter().any(unanswered) {
+                    // Which of them were lost, nobody says: all.
                     self.commands.unsynced.retain(|command| !is_atc(command));
                     return Err(CERROR_ATC_INV_SYNC);
                 }

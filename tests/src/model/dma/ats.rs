@@ -3,9 +3,10 @@
 use std::ops::RangeInclusive;
 
 use super::super::Machine;
+use super::super::bits::bit;
 use super::super::events::{EventKind, Fault, Record};
 use super::super::registers::enable;
-use super::super::structures::StreamConfig;
+use super::super::structures::{Ste, StreamConfig};
 use super::super::walk::Intent;
 use super::Transaction;
 
@@ -47,8 +48,8 @@ impl Machine {
         if !self.registers.enabled(enable::SMMUEN) || !self.config.ats {
             return unsupported(self);
         }
-        // A configuration error is answered with Completer Abort, and an event only with CR2.REC_CFG_ATS.
-        let ste = self.legal_ste(transaction.stream).map_err(|_| Unsupported)?;
+        // A configuration error is answered with Completer Abort.
+        let ste = self.legal_ste(transaction.stream).map_err(|fault| self.note_configuration(&fault, transaction))?;
         match ste.config() {
             StreamConfig::Abort => return Err(Unsupported),
             StreamConfig::Bypass => return unsupported(self),
@@ -95,7 +96,15 @@ impl Machine {
         let forbidden = if stopped || !self.config.ats || !self.registers.enabled(enable::SMMUEN) {
             true
         } else if self.registers.enabled(enable::ATSCHK) {
-            self.legal_ste(transaction.stream).map_or(true, |ste| ste.eats() == 0)
+            match self.legal_ste(transaction.stream) {
+                Err(fault) => {
+                    self.note_configuration(&fault, transaction);
+                    return false;
+                }
+                // Config 000 aborts without an event.
+                Ok(ste) if ste.config() == StreamConfig::Abort => return false,
+                Ok(ste) => !permits_ats(&ste),
+            }
         } else {
             false
         };
@@ -104,6 +113,25 @@ impl Machine {
             self.record(record);
         }
         !forbidden
+    }
+
+    /// Records a configuration error that ATS traffic met, if software wants to know (CR2.REC_CFG_ATS).
+    fn note_configuration(&mut self, fault: &Fault, transaction: &Transaction) -> Unsupported {
+        let wanted = self.config.atsrecerr && bit(self.active_cr2.into(), 3);
+        if wanted && (fault.kind != EventKind::BadStreamid || bit(self.active_cr2.into(), 1)) {
+            let record = Record::new(fault, transaction, None, self.junk());
+            self.record(record);
+        }
+        Unsupported
+    }
+
+    /// Whether a device could get through with what its ATC holds: as the SMMU may have the STE, cached or in memory.
+    pub(in super::super) fn believes(&self, stream: u32) -> bool {
+        let in_memory = self.peek_ste(stream).map(|(_, ste)| ste);
+        let permits =
+            |ste: Option<Ste>| ste.is_some_and(|ste| ste.illegal(&self.config).is_none() && permits_ats(&ste));
+        self.registers.enabled(enable::SMMUEN)
+            && (!self.registers.enabled(enable::ATSCHK) || permits(in_memory) || permits(self.caches.peek_ste(stream)))
     }
 
     /// CMD_ATC_INV. Without a SubstreamID it names translations that have none, unless it is global.
@@ -119,4 +147,9 @@ impl Machine {
             !(mine && range.contains(&entry.input))
         });
     }
+}
+
+/// Whether an STE lets its device use what it has translated (IHI 0070, 3.9.2 and 5.2).
+fn permits_ats(ste: &Ste) -> bool {
+    (ste.config().stage1() || ste.config().stage2()) && ste.eats() != 0
 }

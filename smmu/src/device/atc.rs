@@ -1,0 +1,62 @@
+//! Devices that cache translations themselves, in an address translation cache (ATC): PCIe ATS (IHI 0070, 3.9 and 4.5).
+//!
+//! The SMMU lets such a device use what it has cached, and checks no more than that the stream may use ATS at all
+//! (CR0.ATSCHK). So the device is believed, and must be made to forget.
+
+use super::{DeviceError, Smmu};
+use crate::addr::{StreamId, SubstreamId};
+use crate::arch::command::Command;
+use crate::arch::range::AtcSpan;
+use crate::arch::stream_table::StreamTableEntry;
+use crate::platform::Platform;
+
+/// What a device may have cached of one address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtcTarget {
+    /// The stream of the device.
+    pub stream: StreamId,
+    /// The substream that the address space is bound to, or `None` if it is that of transactions without one.
+    pub substream: Option<SubstreamId>,
+}
+
+impl AtcTarget {
+    /// The command that makes the device forget `span`.
+    pub(super) fn invalidation(self, span: AtcSpan) -> Command {
+        let Self { stream, substream } = self;
+        Command::AtcInv { stream, substream, global: false, span }
+    }
+}
+
+impl<P: Platform> Smmu<P> {
+    /// Makes a device forget all that it may have cached under a stream table entry, whatever the substream, and returns when
+    /// it has. Does nothing unless the entry permits ATS.
+    ///
+    /// For an entry that is about to go, and before one becomes valid: what the device has cached by then it could use
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Command`] with `AtcInvSync` if the device does not obey, or any other. Then it may still use what it
+    /// has cached, while the stream's entry permits ATS.
+    pub fn flush_atc(&self, stream: StreamId, entry: &StreamTableEntry) -> Result<(), DeviceError> {
+        if !entry.ats_enabled() {
+            return Ok(());
+        }
+        let untagged = AtcTarget { stream, substream: None }.invalidation(AtcSpan::ALL);
+        let all_substreams =
+            Command::AtcInv { stream, substream: Some(SubstreamId::new(0)), global: true, span: AtcSpan::ALL };
+        self.run([untagged].into_iter().chain((entry.log2_contexts() != 0).then_some(all_substreams)))
+    }
+
+    /// Makes a stream abort whose device does not obey an ATC invalidation, and leaves it to its owner.
+    ///
+    /// What the device has cached is of no use to it then: while the entry says "abort", the SMMU refuses its translation
+    /// requests and, because CR0.ATSCHK is 1, aborts transactions that it has translated itself.
+    pub(super) fn quarantine(&self, stream: StreamId) -> Result<(), DeviceError> {
+        match self.abort(stream) {
+            // Its owner was faster.
+            Err(DeviceError::StreamNotAttached { .. }) => Ok(()),
+            result => result,
+        }
+    }
+}

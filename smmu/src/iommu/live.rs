@@ -1,0 +1,178 @@
+//! Where a domain is live: in which SMMUs, what tags its translations there, and which devices have caches of their own.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+
+use lock_api::Mutex;
+
+use super::Device;
+use super::fwspec::Phandle;
+use crate::addr::{StreamId, Vmid};
+use crate::arch::attributes::{AddressSize, HardwareUpdate, WalkAttributes};
+use crate::arch::context_descriptor::{ContextDescriptor, Stage1Context};
+use crate::arch::stream_table::{Eats, Shcfg, Stage1Stream, Stage2Stream, StreamTableEntry};
+use crate::device::{AtcTarget, ContextTable, DeviceError, Features, Smmu, TranslationTag};
+use crate::pgtable::{PageTable, Stage};
+use crate::platform::Platform;
+
+/// A domain in one SMMU: from the first attachment there until the domain goes.
+pub(super) struct Live<P: Platform> {
+    pub(super) smmu: Arc<Smmu<P>>,
+    pub(super) tag: TranslationTag,
+    /// What the stream table entry of an attached stream says.
+    pub(super) entry: StreamTableEntry,
+    /// The context descriptor that `entry` points at, for stage 1.
+    pub(super) context: Option<ContextTable<P>>,
+}
+
+/// An attached stream whose device caches translations.
+pub(super) struct AtsStream {
+    pub(super) iommu: Phandle,
+    pub(super) target: AtcTarget,
+    pub(super) device: Arc<Device>,
+}
+
+/// What knows a domain's translations by way of one SMMU: its TLB, and the caches of devices behind it.
+pub(super) struct Presence<P: Platform> {
+    pub(super) live: Arc<Live<P>>,
+    pub(super) ats: Arc<[Arc<AtsStream>]>,
+}
+
+/// All that knows a domain's translations at one moment.
+pub(super) type LiveList<P> = Arc<[Presence<P>]>;
+
+/// All that knows a domain's translations. Replaced as a whole, so that an invalidation takes a copy of the pointer and holds
+/// no lock while it waits.
+pub(super) struct Presences<P: Platform>(Mutex<P::Lock, LiveList<P>>);
+
+impl<P: Platform> Live<P> {
+    /// Prepares an SMMU for streams of a domain that `table` belongs to. Waits for no hardware.
+    pub(super) fn new(platform: &'static P, table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
+        match table.config().stage {
+            Stage::Stage1 => Self::stage1(platform, table, smmu),
+            Stage::Stage2 => Self::stage2(table, smmu),
+        }
+    }
+
+    fn stage1(platform: &'static P, table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
+        let features = smmu.features();
+        let walk = walk_attributes(features);
+        let asid = smmu.take_asid()?;
+        // VMID 0 is never given to a virtual machine: it tags the streams that have none.
+        let vmid = Vmid::new(0);
+        let context = Stage1Context {
+            asid,
+            granule: table.config().granule,
+            t0sz: table.t0sz(),
+            table: table.root(),
+            output_size: output_size(table),
+            walk,
+            mair: PageTable::<P>::MAIR,
+            hardware_update: HardwareUpdate::None,
+            access_flag_fault_disabled: false,
+            stall: false,
+        };
+        let tag = TranslationTag::Stage1 { asid, vmid };
+        let context = ContextTable::new(platform, &ContextDescriptor::new(&context), features.coherent())
+            .inspect_err(|_| smmu.give_back(tag))?;
+        let entry = StreamTableEntry::stage1(&Stage1Stream {
+            stall_disabled: features.stall_optional(),
+            vmid,
+            ..Stage1Stream::with_one_context(context.physical(), walk)
+        });
+        Ok(Self { smmu: Arc::clone(smmu), tag, entry, context: Some(context) })
+    }
+
+    fn stage2(table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
+        let features = smmu.features();
+        let vmid = smmu.take_vmid()?;
+        let entry = StreamTableEntry::stage2(&Stage2Stream {
+            vmid,
+            table: table.root(),
+            t0sz: table.t0sz(),
+            sl0: table.sl0(),
+            granule: table.config().granule,
+            output_size: output_size(table),
+            walk: walk_attributes(features),
+            hardware_update: HardwareUpdate::None,
+            access_flag_fault_disabled: false,
+            protected_walk: true,
+            record_faults: true,
+            stall: false,
+            force_write_back: false,
+            ats: Eats::Off,
+            shareability: Shcfg::UseIncoming,
+            merge_events: false,
+        });
+        Ok(Self { smmu: Arc::clone(smmu), tag: TranslationTag::Stage2 { vmid }, entry, context: None })
+    }
+}
+
+fn output_size<P: Platform>(table: &PageTable<P>) -> AddressSize {
+    AddressSize::holding(table.config().output_bits).unwrap_or(AddressSize::Bits48)
+}
+
+/// How an SMMU walks tables and reads descriptors.
+fn walk_attributes(features: &Features) -> WalkAttributes {
+    if features.coherent() { WalkAttributes::COHERENT } else { WalkAttributes::NON_COHERENT }
+}
+
+impl<P: Platform> Clone for Presence<P> {
+    fn clone(&self) -> Self {
+        Self { live: Arc::clone(&self.live), ats: Arc::clone(&self.ats) }
+    }
+}
+
+impl<P: Platform> Presences<P> {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Arc::new([])))
+    }
+
+    /// All of them as they are now.
+    #[inline]
+    pub(super) fn now(&self) -> LiveList<P> {
+        Arc::clone(&self.0.lock())
+    }
+
+    /// The domain in `smmu`, which `make` makes if it is not there yet.
+    pub(super) fn find_or_add(
+        &self,
+        smmu: &Arc<Smmu<P>>,
+        make: impl FnOnce() -> Result<Live<P>, DeviceError>,
+    ) -> Result<Arc<Live<P>>, DeviceError> {
+        let mut list = self.0.lock();
+        if let Some(presence) = list.iter().find(|presence| Arc::ptr_eq(&presence.live.smmu, smmu)) {
+            return Ok(Arc::clone(&presence.live));
+        }
+        let live = Arc::new(make()?);
+        let new = Presence { live: Arc::clone(&live), ats: Arc::new([]) };
+        *list = list.iter().cloned().chain([new]).collect();
+        Ok(live)
+    }
+
+    /// Has a device's own cache invalidated from here on.
+    pub(super) fn add_ats(&self, live: &Arc<Live<P>>, stream: AtsStream) {
+        let stream = Arc::new(stream);
+        self.change_ats(live, |streams| streams.push(stream));
+    }
+
+    /// The reverse of [`add_ats`](Self::add_ats).
+    pub(super) fn remove_ats(&self, live: &Arc<Live<P>>, stream: StreamId) {
+        self.change_ats(live, |streams| streams.retain(|known| known.target.stream != stream));
+    }
+
+    fn change_ats(&self, live: &Arc<Live<P>>, change: impl FnOnce(&mut Vec<Arc<AtsStream>>)) {
+        let mut list = self.0.lock();
+        let mut presences: Vec<_> = list.iter().cloned().collect();
+        if let Some(presence) = presences.iter_mut().find(|presence| Arc::ptr_eq(&presence.live, live)) {
+            let mut streams = presence.ats.to_vec();
+            change(&mut streams);
+            presence.ats = streams.into();
+        }
+        let old = mem::replace(&mut *list, presences.into());
+        // Nothing is freed under the lock.
+        drop(list);
+        drop(old);
+    }
+}
