@@ -26,7 +26,8 @@ impl<P: Platform> Smmu<P> {
     }
 
     /// Gives an attached stream another meaning while its device goes on, or takes one over from the boot policy. Its
-    /// transactions meet the old entry or the new one, or abort if there is no other way: [`EntryUpdate`](crate::arch::entry_update::EntryUpdate) says beforehand.
+    /// transactions meet the old entry or the new one, or abort if there is no other way:
+    /// [`EntryUpdate`](crate::arch::entry_update::EntryUpdate) says beforehand.
     ///
     /// When it returns `Ok`, the SMMU reads nothing any more that only the old entry led to. Translations stay cached: where
     /// both entries tag them alike (ASID, VMID) but mean different tables, invalidate them

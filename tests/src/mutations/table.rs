@@ -177,6 +177,42 @@ pub const MUTATIONS: &[Mutation] = &[
         )],
     },
     Mutation {
+        name: "atc-inv-dropped",
+        breaks: "Devices are not told to forget what was unmapped",
+        file: INVALIDATION,
+        edits: &[(
+            "let atcs = targets.clone().map(|target| target.invalidation(span));",
+            "let atcs = targets.clone().map(|target| target.invalidation(span)).take(0);",
+        )],
+    },
+    Mutation {
+        name: "atc-inv-without-order",
+        breaks: "Devices are told to forget before the SMMU has, and may ask it again",
+        file: INVALIDATION,
+        edits: &[(
+            "tlb.clone().chain([sync]).chain(atcs)",
+            "tlb.clone().chain([sync].into_iter().take(0)).chain(atcs)",
+        )],
+    },
+    Mutation {
+        name: "quarantine-dropped",
+        breaks: "A device that does not forget keeps its stream",
+        file: INVALIDATION,
+        edits: &[("self.quarantine(target.stream)?;", "")],
+    },
+    Mutation {
+        name: "atc-full-on-attach",
+        breaks: "A device is attached with translations in its cache that others left there",
+        file: DOMAIN,
+        edits: &[("smmu.flush_atc(stream, &entry)?;", "")],
+    },
+    Mutation {
+        name: "asid-leaked",
+        breaks: "An ASID stays taken if there is no memory for its CD",
+        file: "smmu/src/iommu/live.rs",
+        edits: &[("smmu.give_back(tag)", "drop(tag)")],
+    },
+    Mutation {
         name: "slots-not-cleaned",
         breaks: "Commands stay in the CPU's cache where the SMMU does not snoop",
         file: COMMAND_QUEUE,

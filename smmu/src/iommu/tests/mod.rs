@@ -1,5 +1,6 @@
 //! Devices behind one SMMU or two.
 
+mod ats;
 mod configure;
 mod faults;
 mod unmap;
