@@ -6,6 +6,7 @@ use tock_registers::{LocalRegisterCopy, register_bitfields};
 
 use super::attributes::{AddressSize, Granule, HardwareUpdate, Mair, WalkAttributes};
 use super::entry_update::Entry;
+use super::fields::{Fields, write_words};
 use crate::addr::{Asid, PhysAddr};
 
 register_bitfields! { u64,
@@ -185,13 +186,22 @@ impl Entry for ContextDescriptor {
     }
 }
 
+/// What the address space is; with `{:#}` also the words, field by field.
 impl fmt::Display for ContextDescriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.is_valid() {
-            return f.write_str("invalid");
+        if self.is_valid() {
+            let bits = 64 - self.t0sz();
+            write!(f, "{bits}-bit addresses by table {}, ASID {}", self.table(), self.asid().get())?;
+        } else {
+            f.write_str("invalid")?;
         }
-        let bits = 64 - self.t0sz();
-        write!(f, "{bits}-bit addresses by table {}, ASID {}", self.table(), self.asid().get())
+        if !f.alternate() {
+            return Ok(());
+        }
+        let [word0, word1, ..] = self.words;
+        let word0 = Fields::<u64, CD0::Register>::new(word0);
+        let word1 = Fields::<u64, CD1::Register>::new(word1);
+        write_words(f, self.words, [&word0, &word1, &"", &" MAIR0 MAIR1", &"", &"", &"", &""])
     }
 }
 

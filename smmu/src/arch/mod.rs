@@ -15,6 +15,7 @@ pub mod context_descriptor;
 pub mod descriptor;
 pub mod entry_update;
 pub mod event;
+pub mod fields;
 pub mod page_request;
 pub mod range;
 pub mod registers;

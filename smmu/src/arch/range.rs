@@ -133,6 +133,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::addr::{Asid, Vmid};
+    use crate::arch::command::Command;
     use crate::testing::tries;
 
     const PAGES: Stale = Stale::Leaves { level: Some(3) };
@@ -233,17 +235,75 @@ mod tests {
         ]
     }
 
-    /// Bits that must be zero for a level hint, written out from IHI 0070, 4.4.1.1.
-    fn must_be_zero(granule: Granule, ttl: u8) -> u64 {
-        match (granule, ttl) {
-            (Granule::K4, 1) => 0x3fff_f000,
-            (Granule::K4, 2) => 0x1f_f000,
-            (Granule::K4, _) => 0,
-            (Granule::K16, 2) => 0x1ff_f000,
-            (Granule::K16, _) => 0x3000,
-            (Granule::K64, 1) => 0x3ff_ffff_f000,
-            (Granule::K64, 2) => 0x1fff_f000,
-            (Granule::K64, _) => 0xf000,
+    /// What a TLBI by address drops, read from its words as IHI 0070, 4.4.1 and 4.4.1.1, has them: from where, how many
+    /// granules, and which level of leaves (0 for any). Or why that is illegal or unpredictable.
+    fn read([first, second]: [u64; 2], granule: Granule) -> Result<(u64, u128, u8), &'static str> {
+        let bits = |word: u64, high: u32, low: u32| word >> low & ((1 << (high - low + 1)) - 1);
+        let (num, scale, ttl) = (bits(first, 16, 12), bits(first, 24, 20), bits(second, 9, 8));
+        let address = bits(second, 63, 12) << 12;
+        if bits(first, 11, 8) != 0 || bits(first, 19, 17) != 0 || bits(first, 31, 25) != 0 || bits(second, 7, 1) != 0 {
+            return Err("a reserved bit");
+        }
+        let (tg, low_bits) = match (bits(second, 11, 10), ttl) {
+            (0, _) if (num, scale, ttl) == (0, 0, 0) => return Ok((address, 1, 0)),
+            (0, _) => return Err("a range or level without a granule"),
+            (_, 0) if (num, scale) == (0, 0) => return Err("CERROR_ILL: NUM, SCALE and TTL are all 0"),
+            (1, 1) => (Granule::K4, 0x3fff_f000),
+            (1, 2) => (Granule::K4, 0x1f_f000),
+            (1, _) => (Granule::K4, 0),
+            (2, 1) => return Err("TTL 1 with 16 KiB granules"),
+            (2, 2) => (Granule::K16, 0x1ff_f000),
+            (2, _) => (Granule::K16, 0x3000),
+            (_, 1) => (Granule::K64, 0x3ff_ffff_f000),
+            (_, 2) => (Granule::K64, 0x1fff_f000),
+            (_, _) => (Granule::K64, 0xf000),
+        };
+        if tg != granule {
+            return Err("another granule");
+        }
+        if address & low_bits != 0 {
+            return Err("a misaligned address");
+        }
+        Ok((address, u128::from(num + 1) << scale, ttl as u8))
+    }
+
+    /// Checks the commands for a range, with an ASID and VMID of all ones beside it. Returns how many there are.
+    fn check(start: u64, size_bytes: u64, granule: Granule, stale: Stale) -> Result<u64, TestCaseError> {
+        let page = u128::from(granule.bytes());
+        let end = (u128::from(start) + u128::from(size_bytes)).min(1 << 64);
+        let mut covered = u128::from(start) / page * page;
+        let mut commands = 0;
+        for scope in TlbiRanges::new(Iova::new(start), size_bytes, granule, stale) {
+            let words = Command::TlbiNhVa { vmid: Vmid::new(0xffff), asid: Asid::new(0xffff), scope }.encode();
+            prop_assert_eq!(words[0] >> 32, 0xffff_ffff, "the address stays out of the identifiers");
+            let (address, pages, level) = read(words, granule).map_err(TestCaseError::fail)?;
+            prop_assert_eq!(words[1] & 1 == 1, stale != Stale::TablesAndLeaves, "leaf");
+            prop_assert!(level == 0 || stale == Stale::Leaves { level: Some(level) }, "entries of other levels stay");
+            prop_assert_eq!(u128::from(address), covered, "no gap, nothing twice");
+            prop_assert!(covered < end, "no command for nothing");
+            covered += pages * page;
+            commands += 1;
+        }
+        if size_bytes != 0 {
+            prop_assert!(covered >= end);
+            prop_assert!(covered - end <= u128::from(size_bytes) / 16 + 2 * page, "little more");
+        }
+        Ok(commands)
+    }
+
+    #[test]
+    fn r30_every_small_range_is_one_legal_command() {
+        for granule in [Granule::K4, Granule::K16, Granule::K64] {
+            for level in [None, Some(1), Some(2), Some(3)] {
+                for pages in 1..=2100 {
+                    for start in [0, granule.bytes() * 3, 1 << 42, (1 << 48) - granule.bytes()] {
+                        let stale = Stale::Leaves { level };
+                        assert_eq!(check(start, pages * granule.bytes(), granule, stale).unwrap(), 1);
+                        let tables = check(start, pages * granule.bytes(), granule, Stale::TablesAndLeaves);
+                        assert_eq!(tables.unwrap(), 1);
+                    }
+                }
+            }
         }
     }
 
@@ -251,7 +311,7 @@ mod tests {
         #![proptest_config(tries(256))]
 
         #[test]
-        fn r30_ranges_cover_all_and_little_more(
+        fn r29_r30_ranges_cover_all_and_little_more(
             start: u64,
             alignment in 0..64_u32,
             size_bytes: u64,
@@ -259,35 +319,10 @@ mod tests {
             granule in granules(),
             stale in stales(),
         ) {
-            let start = start >> alignment << alignment;
             let size_bytes = size_bytes >> shrink;
-            let end = u128::from(start) + u128::from(size_bytes);
-            let clipped = end.min(1 << 64);
-            let mut covered = u128::from(start / granule.bytes() * granule.bytes());
-            let mut commands = 0;
-            for command in TlbiRanges::new(Iova::new(start), size_bytes, granule, stale) {
-                prop_assert_eq!(u128::from(command.address.get()), covered, "no gap, nothing twice");
-                prop_assert!(covered < clipped, "no command for nothing");
-                let pages = match command.range {
-                    None => 1,
-                    Some(range) => {
-                        prop_assert!(range.num <= 31 && range.scale <= 31 && range.ttl <= 3);
-                        prop_assert_ne!((range.num, range.scale, range.ttl), (0, 0, 0));
-                        prop_assert!((granule, range.ttl) != (Granule::K16, 1));
-                        prop_assert_eq!(command.address.get() & must_be_zero(granule, range.ttl), 0);
-                        (u128::from(range.num) + 1) << range.scale
-                    }
-                };
-                covered += pages * u128::from(granule.bytes());
-                commands += 1;
-            }
-            if size_bytes == 0 {
-                prop_assert_eq!(commands, 0);
-            } else {
-                prop_assert!(covered >= clipped);
-                prop_assert!(covered - clipped <= u128::from(size_bytes) / 16 + 2 * u128::from(granule.bytes()));
-                prop_assert!(commands <= size_bytes.div_ceil(1 << 48) + 1);
-            }
+            let commands = check(start >> alignment << alignment, size_bytes, granule, stale)?;
+            prop_assert!(commands <= size_bytes.div_ceil(1 << 48) + 1);
+            prop_assert_eq!(commands == 0, size_bytes == 0);
         }
 
         #[test]

@@ -9,7 +9,7 @@ use lock_api::Mutex;
 
 use super::command_queue::{CommandQueue, LOG2_COMMANDS};
 use super::control::Control;
-use super::event_queue::{self, LOG2_EVENTS};
+use super::event_queue::{self, EventCounts, LOG2_EVENTS};
 use super::global_error::GlobalErrors;
 use super::identifiers::Identifiers;
 use super::interrupts::Interrupts;
@@ -123,6 +123,7 @@ impl<P: Platform> Smmu<P> {
         Ok(Self {
             commands: CommandQueue::new(platform, LOG2_COMMANDS.min(features.log2_commands_max()), coherent)?,
             events: RecordQueue::new(platform, &event_queue::REGISTERS, log2_events, coherent)?,
+            event_counts: EventCounts::default(),
             page_requests: features.page_requests().then(page_requests).transpose()?,
             errors: GlobalErrors::new(),
             interrupts: Mutex::new(Interrupts::default()),

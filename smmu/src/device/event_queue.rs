@@ -1,5 +1,7 @@
 //! Events: what the SMMU says about transactions that it did not let through (IHI 0070, 3.5.4 and 7.2).
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use super::Smmu;
 use super::record_queue::{QueueRegisters, RecordQueue};
 use crate::arch::event::Event;
@@ -32,6 +34,25 @@ pub struct EventDrain {
     pub inconsistent: bool,
 }
 
+/// What all looks at the event queue brought.
+#[derive(Debug, Default)]
+pub(super) struct EventCounts {
+    events: AtomicU64,
+    overflows: AtomicU64,
+}
+
+impl EventCounts {
+    fn add(&self, drain: &EventDrain) {
+        self.events.fetch_add(drain.events.into(), Ordering::Relaxed);
+        self.overflows.fetch_add(drain.overflowed.into(), Ordering::Relaxed);
+    }
+
+    /// Events handed out, and overflows found.
+    pub(super) fn get(&self) -> (u64, u64) {
+        (self.events.load(Ordering::Relaxed), self.overflows.load(Ordering::Relaxed))
+    }
+}
+
 impl<P: Platform> Smmu<P> {
     /// Hands the waiting events to `handler`, at most one queue's worth. Call it from the event interrupt, or poll. While
     /// the SMMU is suspended these are the events from before.
@@ -42,6 +63,9 @@ impl<P: Platform> Smmu<P> {
             return EventDrain::default();
         }
         let drained = self.events.drain(&self.control, |words| handler(Event::decode(words)));
-        EventDrain { events: drained.records, overflowed: drained.overflowed, inconsistent: drained.inconsistent }
+        let drain =
+            EventDrain { events: drained.records, overflowed: drained.overflowed, inconsistent: drained.inconsistent };
+        self.event_counts.add(&drain);
+        drain
     }
 }

@@ -11,6 +11,7 @@ mod bring_up;
 mod command_queue;
 mod context_table;
 mod control;
+mod dump;
 mod entry_table;
 mod error;
 mod event_queue;
@@ -36,6 +37,7 @@ use lock_api::Mutex;
 pub use atc::AtcTarget;
 pub use boot_policy::{BootPolicy, Takeover};
 pub use context_table::ContextTable;
+pub use dump::Dump;
 pub use error::{CannotAdopt, DeviceError};
 pub use event_queue::EventDrain;
 pub use features::Features;
@@ -50,7 +52,7 @@ use crate::arch::command::Command;
 use crate::platform::Platform;
 use command_queue::CommandQueue;
 use control::Control;
-use event_queue::EventQueue;
+use event_queue::{EventCounts, EventQueue};
 use global_error::GlobalErrors;
 use identifiers::Identifiers;
 use interrupts::Interrupts;
@@ -67,6 +69,10 @@ pub struct Statistics {
     pub commands: u64,
     /// Commands that the SMMU refused.
     pub refused: u64,
+    /// Events handed out by [`drain_events`](Smmu::drain_events).
+    pub events: u64,
+    /// How often the event queue was found to have overflowed. How many events that cost, the SMMU does not say.
+    pub event_overflows: u64,
     /// DMA memory in use by queues, stream tables and identifier bitmaps, in bytes.
     pub dma_bytes: usize,
 }
@@ -83,6 +89,7 @@ pub struct Smmu<P: Platform> {
     lifecycle: Lifecycle,
     commands: CommandQueue<P>,
     events: EventQueue<P>,
+    event_counts: EventCounts,
     page_requests: Option<PageRequestQueue<P>>,
     errors: GlobalErrors<P>,
     interrupts: Mutex<P::Lock, Interrupts>,
@@ -116,7 +123,8 @@ impl<P: Platform> Smmu<P> {
             self.asids.size_bytes(),
             self.vmids.size_bytes(),
         ];
-        Statistics { commands, refused, dma_bytes: dma_bytes.iter().sum() }
+        let (events, event_overflows) = self.event_counts.get();
+        Statistics { commands, refused, events, event_overflows, dma_bytes: dma_bytes.iter().sum() }
     }
 
     /// Takes a free ASID. No translation is cached under it.

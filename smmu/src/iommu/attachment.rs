@@ -6,8 +6,8 @@ use core::fmt;
 
 use super::domain::PagingDomain;
 use super::fwspec::Phandle;
-use super::{Device, IommuError};
-use crate::addr::StreamId;
+use super::{AttachmentDump, Device, IommuError};
+use crate::addr::{Iova, StreamId};
 use crate::device::{DeviceError, Smmu};
 use crate::platform::Platform;
 
@@ -75,6 +75,18 @@ impl<P: Platform> Attachment<P> {
     #[must_use]
     pub fn domain(&self) -> &Arc<PagingDomain<P>> {
         &self.domain
+    }
+
+    /// What the device's IOMMUs have of it and how `iova` is translated, for people. Changes nothing, waits for nothing and
+    /// for nobody: it may be printed at any time.
+    #[must_use]
+    pub fn dump(&self, iova: Iova) -> AttachmentDump<'_, P> {
+        AttachmentDump { attachment: self, iova }
+    }
+
+    /// The streams that are attached.
+    pub(super) fn ports(&self) -> &[Port<P>] {
+        &self.ports
     }
 }
 

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::Device;
 use super::attachment::Port;
 use super::error::UnmapError;
-use super::live::{AtsStream, Live, Presence, Presences};
+use super::live::{AtsStream, Live, LiveList, Presence, Presences};
 use crate::addr::{Iova, PhysAddr};
 use crate::arch::attributes::Granule;
 use crate::arch::command::CommandError;
@@ -152,6 +152,11 @@ impl<P: Platform> PagingDomain<P> {
     #[must_use]
     pub fn trace(&self, iova: Iova) -> Walk {
         self.table.trace(iova)
+    }
+
+    /// What knows the domain's translations, unless somebody is changing that.
+    pub(super) fn try_live(&self) -> Option<LiveList<P>> {
+        self.live.try_now()
     }
 
     /// Makes all that is behind one SMMU forget a range.

@@ -135,6 +135,11 @@ impl<P: Platform> Presences<P> {
         Arc::clone(&self.0.lock())
     }
 
+    /// The same without waiting for a lock, for whoever may have interrupted its holder.
+    pub(super) fn try_now(&self) -> Option<LiveList<P>> {
+        self.0.try_lock().map(|list| Arc::clone(&list))
+    }
+
     /// The domain in `smmu`, which `make` makes if it is not there yet.
     pub(super) fn find_or_add(
         &self,

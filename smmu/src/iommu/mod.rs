@@ -7,6 +7,7 @@
 mod attachment;
 mod client;
 mod domain;
+mod dump;
 mod error;
 mod fault;
 mod fault_counts;
@@ -20,6 +21,7 @@ mod tests;
 pub use attachment::Attachment;
 pub use client::{AtsPolicy, Device};
 pub use domain::PagingDomain;
+pub use dump::AttachmentDump;
 pub use error::{IommuError, UnmapError};
 pub use fault::FaultReport;
 pub use fault_counts::FaultCounts;

@@ -154,6 +154,8 @@ fn an_event_queue_that_overflows_is_emptied() {
         assert_eq!((drain.events, drain.overflowed, drain.inconsistent), (4, true, false));
         assert!(!system.smmu.drain_events(|_| {}).overflowed, "acknowledged");
     }
+    let statistics = system.smmu.statistics();
+    assert_eq!((statistics.events, statistics.event_overflows), (12, 3));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod boot;
 mod commands;
 mod devices;
 mod driver;
+mod dump;
 mod entries;
 mod failures;
 mod former;

@@ -7,6 +7,7 @@ use tock_registers::{LocalRegisterCopy, register_bitfields};
 use super::{Config, Eats, S1Dss, S1Fmt, Shcfg, Stage1Stream, Stage2Stream, Strw};
 use crate::addr::{PhysAddr, Vmid};
 use crate::arch::attributes::WalkAttributes;
+use crate::arch::fields::{Fields, write_words};
 
 register_bitfields! { u64,
     /// Bits 63:0 of a stream table entry.
@@ -296,23 +297,37 @@ impl Stage2Stream {
     }
 }
 
+/// What becomes of the stream's transactions; with `{:#}` also the words, field by field.
 impl fmt::Display for StreamTableEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.is_valid() {
-            return f.write_str("invalid");
-        }
+        let vmid = self.vmid().get();
         match self.config() {
-            Config::Abort => f.write_str("abort"),
-            Config::Bypass => f.write_str("bypass"),
-            Config::Stage1 => write!(f, "stage 1 by context table {}", self.context_table()),
-            Config::Stage2 => write!(f, "stage 2 by table {}, VMID {}", self.stage2_table(), self.vmid().get()),
+            _ if !self.is_valid() => f.write_str("invalid")?,
+            Config::Abort => f.write_str("abort")?,
+            Config::Bypass => f.write_str("bypass")?,
+            Config::Stage1 => write!(f, "stage 1 by context table {}", self.context_table())?,
+            Config::Stage2 => write!(f, "stage 2 by table {}, VMID {vmid}", self.stage2_table())?,
             Config::Nested => write!(
                 f,
-                "stage 1 by context table {}, then stage 2 by table {}, VMID {}",
+                "stage 1 by context table {}, then stage 2 by table {}, VMID {vmid}",
                 self.context_table(),
                 self.stage2_table(),
-                self.vmid().get()
-            ),
+            )?,
         }
+        if !f.alternate() {
+            return Ok(());
+        }
+        let [word0, word1, word2, word3, ..] = self.words;
+        let fields: [&dyn fmt::Display; 8] = [
+            &Fields::<u64, STE0::Register>::new(word0),
+            &Fields::<u64, STE1::Register>::new(word1),
+            &Fields::<u64, STE2::Register>::new(word2),
+            &Fields::<u64, STE3::Register>::new(word3),
+            &"",
+            &"",
+            &"",
+            &"",
+        ];
+        write_words(f, self.words, fields)
     }
 }
