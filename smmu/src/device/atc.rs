@@ -1,7 +1,9 @@
 //! Devices that cache translations themselves, in an address translation cache (ATC): PCIe ATS (IHI 0070, 3.9 and 4.5).
 //!
 //! The SMMU lets such a device use what it has cached, and checks no more than that the stream may use ATS at all
-//! (CR0.ATSCHK). So the device is believed, and must be made to forget.
+//! (CR0.ATSCHK). So the device is believed, and must be made to forget. One that does not is quarantined: its stream
+//! [aborts](Smmu::abort). While the entry says so the SMMU refuses the device's translation requests and, because CR0.ATSCHK
+//! is 1, aborts transactions that it has translated itself: what it has cached is of no use to it.
 
 use super::{DeviceError, Smmu};
 use crate::addr::{StreamId, SubstreamId};
@@ -46,17 +48,5 @@ impl<P: Platform> Smmu<P> {
         let all_substreams =
             Command::AtcInv { stream, substream: Some(SubstreamId::new(0)), global: true, span: AtcSpan::ALL };
         self.run([untagged].into_iter().chain((entry.log2_contexts() != 0).then_some(all_substreams)))
-    }
-
-    /// Makes a stream abort whose device does not obey an ATC invalidation, and leaves it to its owner.
-    ///
-    /// What the device has cached is of no use to it then: while the entry says "abort", the SMMU refuses its translation
-    /// requests and, because CR0.ATSCHK is 1, aborts transactions that it has translated itself.
-    pub(super) fn quarantine(&self, stream: StreamId) -> Result<(), DeviceError> {
-        match self.abort(stream) {
-            // Its owner was faster.
-            Err(DeviceError::StreamNotAttached { .. }) => Ok(()),
-            result => result,
-        }
     }
 }

@@ -187,8 +187,11 @@ impl<P: Platform> Smmu<P> {
         for target in targets {
             match self.run([target.invalidation(span)]) {
                 Err(DeviceError::Command(CommandError::AtcInvSync) | DeviceError::Suspended) => {
-                    self.quarantine(target.stream)?;
-                    quarantined(target.stream);
+                    match self.abort(target.stream) {
+                        // Not yet, or not any more: then it has been told by whoever attaches or detaches it.
+                        Err(DeviceError::StreamNotAttached { .. }) => {}
+                        result => result.map(|()| quarantined(target.stream))?,
+                    }
                 }
                 result => result?,
             }

@@ -198,7 +198,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "quarantine-dropped",
         breaks: "A device that does not forget keeps its stream",
         file: INVALIDATION,
-        edits: &[("self.quarantine(target.stream)?;", "")],
+        edits: &[("match self.abort(target.stream) {", "match Ok::<(), DeviceError>(()) {")],
     },
     Mutation {
         name: "atc-full-on-attach",
