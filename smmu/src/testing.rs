@@ -27,6 +27,8 @@ const FIRST_PHYSICAL: u64 = 0x8000_0000;
 const NANOSECONDS_PER_RELAX: u64 = if cfg!(miri) { 5_000_000 } else { 100_000 };
 /// Tries of a property under Miri, where one takes seconds.
 const MIRI_CASES: u32 = 2;
+/// Rounds of a concurrent test under Miri, likewise.
+const MIRI_ROUNDS: u64 = 3;
 /// What cache maintenance works on.
 const LINE_BYTES: usize = 64;
 
@@ -52,6 +54,11 @@ pub(crate) fn tries(cases: u32) -> Config {
     } else {
         Config { cases, ..Config::default() }
     }
+}
+
+/// How many rounds of `usual` are run: under Miri a few show every order that it would find.
+pub(crate) fn rounds(usual: u64) -> u64 {
+    if cfg!(miri) { usual.min(MIRI_ROUNDS) } else { usual }
 }
 
 /// What the journal tells apart. Instances are named as [`FakeSmmu::new`] was told.

@@ -2,22 +2,49 @@
 //!
 //! `cargo run -p tests --example mutations [-- NAME...]` prints a table; with names, only of the mutations that contain
 //! one of them. It works on a copy of the files that git tracks, in `target/mutations`, and fails if a mutation survives.
+//! Progress goes to standard error.
 
 use std::error::Error;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
-use std::{env, fs, thread};
+use std::{env, fs, process, thread};
 
+use clap::{Parser, ValueEnum};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tests::mutations::{MUTATIONS, Mutation};
 
-/// What notices: the cheaper tests first. The second set runs only for what the first lets through.
-const TEST_SETS: [&[&str]; 2] = [&["-p", "smmu", "--lib"], &["-p", "tests", "--test", "model"]];
+/// Breaks the driver in many ways, one at a time, and shows which test notices each.
+#[derive(Parser)]
+struct Arguments {
+    /// Only mutations whose names contain one of these words
+    names: Vec<String>,
+    /// Lists the mutations, and runs nothing
+    #[arg(long)]
+    list: bool,
+    /// Runs these tests alone. Otherwise the driver's own, and those on the model for what these let through
+    #[arg(long, value_name = "SET")]
+    only: Option<TestSet>,
+}
+
+/// Tests that may notice.
+#[derive(Clone, Copy, ValueEnum)]
+enum TestSet {
+    /// The driver's own tests.
+    Driver,
+    /// The driver on the software model.
+    Model,
+}
+
+/// The process group that is running tests, if any; 0 otherwise.
+static RUNNING: AtomicI32 = AtomicI32::new(0);
+/// What a shell says of a program that SIGINT ended.
+const INTERRUPTED: i32 = 130;
 /// How long the compiler may take.
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
 /// How long a test set may take, also on a machine that has other things to do. A broken driver may wait for ever, which is
@@ -36,10 +63,12 @@ struct Run {
 struct Copy {
     root: PathBuf,
     target: PathBuf,
+    /// What notices, the cheaper tests first: each set runs only for what those before let through.
+    sets: Vec<TestSet>,
 }
 
 fn main() -> ExitCode {
-    match check(&env::args().skip(1).collect::<Vec<_>>()) {
+    match check(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -49,22 +78,41 @@ fn main() -> ExitCode {
     }
 }
 
-/// Checks the mutations that `names` selects, all of them if there are none. Returns whether each was noticed.
-fn check(names: &[String]) -> Result<bool, Box<dyn Error>> {
-    let selected: Vec<_> = MUTATIONS
-        .iter()
-        .filter(|mutation| names.is_empty() || names.iter().any(|name| mutation.name.contains(name.as_str())))
-        .collect();
-    if selected.is_empty() {
-        return Err(format!("no mutation is called {}", names.join(" or ")).into());
+/// The mutations that `names` select: all of them if there are none.
+fn select(names: &[String]) -> Result<Vec<&'static Mutation>, String> {
+    let matches = |mutation: &Mutation, name: &String| mutation.name.contains(name.as_str());
+    if let Some(name) = names.iter().find(|name| !MUTATIONS.iter().any(|mutation| matches(mutation, name))) {
+        return Err(format!("no mutation's name contains `{name}`; --list shows them all"));
     }
-    let copy = Copy::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")))?;
+    let selected = |mutation: &&Mutation| names.is_empty() || names.iter().any(|name| matches(mutation, name));
+    Ok(MUTATIONS.iter().filter(selected).collect())
+}
+
+/// Checks what `arguments` select. Returns whether each mutation was noticed.
+fn check(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
+    let selected = select(&arguments.names)?;
+    if arguments.list {
+        selected.iter().for_each(|mutation| println!("{:32} {}", mutation.name, mutation.breaks));
+        return Ok(true);
+    }
+    ctrlc::set_handler(|| {
+        // Cargo and what it runs are a group of their own, which the terminal does not reach.
+        let group = RUNNING.load(Ordering::SeqCst);
+        if group != 0 {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        process::exit(INTERRUPTED);
+    })?;
+    let sets = arguments.only.map_or(vec![TestSet::Driver, TestSet::Model], |set| vec![set]);
+    let copy = Copy::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), sets)?;
+    eprintln!("the driver as it is: compiling and testing ...");
     if let Some(test) = copy.caught()? {
         return Err(format!("the driver fails before anything is broken: {test}").into());
     }
     println!("| Mutation | The broken driver | In | Caught by |\n|---|---|---|---|");
     let mut caught = 0;
-    for mutation in &selected {
+    for (number, mutation) in (1..).zip(&selected) {
+        eprintln!("{number} of {}: {} ...", selected.len(), mutation.name);
         let test = copy.with(mutation)?;
         caught += usize::from(test.is_some());
         println!("{}{} |", mutation.row(), test.as_deref().unwrap_or("**nothing**"));
@@ -73,11 +121,21 @@ fn check(names: &[String]) -> Result<bool, Box<dyn Error>> {
     Ok(caught == selected.len())
 }
 
+impl TestSet {
+    /// What `cargo test` is told.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Driver => &["-p", "smmu", "--lib"],
+            Self::Model => &["-p", "tests", "--test", "model"],
+        }
+    }
+}
+
 impl Copy {
     /// Copies the files that git tracks in the workspace at `root`, as they are now. What an earlier copy built stays.
-    fn new(root: &Path) -> Result<Self, Box<dyn Error>> {
+    fn new(root: &Path, sets: Vec<TestSet>) -> Result<Self, Box<dyn Error>> {
         let folder = root.join("target/mutations");
-        let copy = Self { root: folder.join("workspace"), target: folder.join("target") };
+        let copy = Self { root: folder.join("workspace"), target: folder.join("target"), sets };
         if copy.root.exists() {
             fs::remove_dir_all(&copy.root)?;
         }
@@ -106,7 +164,7 @@ impl Copy {
 
     /// What fails in the copy as it is, if anything does.
     fn caught(&self) -> Result<Option<String>, Box<dyn Error>> {
-        for set in TEST_SETS {
+        for set in self.sets.iter().map(|set| set.arguments()) {
             let build = self.cargo_test(set, &["--no-run"], BUILD_LIMIT)?;
             if !build.succeeded {
                 return Err(format!("it does not compile:\n{}", build.output).into());
@@ -134,6 +192,8 @@ impl Copy {
             .stderr(writer)
             .process_group(0)
             .spawn()?;
+        let group = cargo.id().cast_signed();
+        RUNNING.store(group, Ordering::SeqCst);
         let (sender, receiver) = mpsc::channel();
         let collector = thread::spawn(move || {
             let mut output = Vec::new();
@@ -144,9 +204,10 @@ impl Copy {
         });
         let in_time = receiver.recv_timeout(limit).is_ok();
         if !in_time {
-            killpg(Pid::from_raw(cargo.id().cast_signed()), Signal::SIGKILL)?;
+            killpg(Pid::from_raw(group), Signal::SIGKILL)?;
         }
         let succeeded = cargo.wait()?.success();
+        RUNNING.store(0, Ordering::SeqCst);
         let output = collector.join().map_err(|_| io::Error::other("the output of cargo was lost"))??;
         Ok(Run { succeeded, in_time, output })
     }

@@ -2,6 +2,8 @@
 //!
 //! What lives here: everything that one instance of the hardware needs, without a heap. What does not: which device has
 //! which stream and which domain ([`crate::iommu`]), page tables ([`crate::pgtable`]), bit positions ([`crate::arch`]).
+//!
+#![doc = include_str!("features.md")]
 
 mod adopt;
 mod atc;

@@ -24,5 +24,5 @@ pub use comparison::{Difference, difference};
 pub use expectation::{MapAnswer, UnmapAnswer};
 pub use failure::{Failure, Mismatch};
 pub use flaw::Flaw;
-pub use random::{Counterexample, config, search};
+pub use random::{Counterexample, are_usual, config, search};
 pub use step::{Address, Place, Spot, Step, steps};

@@ -24,10 +24,27 @@ pub struct Counterexample {
     pub seed: RngSeed,
 }
 
+/// How many sequences, and the number from which they follow, if it is not the usual ones that are asked for.
+const VARIABLES: [&str; 2] = ["PROPTEST_CASES", "PROPTEST_RNG_SEED"];
+
+/// Whether the environment asks for no other sequences than the usual ones: only of those is it known how often what happens.
+#[must_use]
+pub fn are_usual() -> bool {
+    VARIABLES.into_iter().all(|variable| env::var_os(variable).is_none())
+}
+
 /// `sequences` sequences, those that follow from `seed`; or as many and from the seed that `PROPTEST_CASES` and
 /// `PROPTEST_RNG_SEED` ask for.
+///
+/// # Panics
+///
+/// If one of these is not a number.
 #[must_use]
 pub fn config(sequences: u32, seed: u64) -> Config {
+    for variable in VARIABLES {
+        let value = env::var(variable).unwrap_or_else(|_| "0".into());
+        assert!(value.parse::<u64>().is_ok(), "{variable} is {value:?} instead of a number");
+    }
     let usual = Config::default();
     let cases = if env::var_os("PROPTEST_CASES").is_some() { usual.cases } else { sequences };
     let rng_seed = if usual.rng_seed == RngSeed::Random { RngSeed::Fixed(seed) } else { usual.rng_seed };

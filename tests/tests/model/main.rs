@@ -7,6 +7,7 @@ mod bench;
 mod boot;
 mod commands;
 mod devices;
+mod documentation;
 mod driver;
 mod dump;
 mod entries;

@@ -1,10 +1,11 @@
 //! Random sequences over the model, with caches of both extremes.
 //!
-//! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` ask for other sequences than the usual ones; a failure names the seed and the steps.
+//! `PROPTEST_CASES` and `PROPTEST_RNG_SEED` ask for other sequences than the usual ones, of which nothing is required but that
+//! they go well; a failure names the seed and the steps.
 
 use smmu::addr::StreamId;
 use tests::model::{Caching, Config, ModelBackend};
-use tests::sequence::{Bench, Tally, config, search};
+use tests::sequence::{Bench, Tally, are_usual, config, search};
 
 /// Sequences with each kind of caches: with three kinds of SMMUs more than 4000.
 const SEQUENCES: u32 = 700;
@@ -21,11 +22,14 @@ fn check(hardware: &Config) {
         let (mut bench, mut tally) = (Bench::new(backend), Tally::default());
         search(config, |steps| bench.run(steps, &mut tally).map(drop))
             .unwrap_or_else(|found| panic!("{caching:?}: {found}"));
+        assert!(tally.deviations.is_empty(), "{tally:#?}");
+        if !are_usual() {
+            continue;
+        }
         let Tally { attached, moved, overwritten, mapped, unmapped, refused, reached, stopped, .. } = tally;
         assert!(attached >= 3 * sequences && mapped > 5 * sequences && unmapped > 2 * sequences, "{tally:#?}");
         assert!(refused > sequences && reached > 4 * sequences && stopped > 5 * sequences, "{tally:#?}");
         assert!(moved > sequences && overwritten > sequences / 3, "{tally:#?}");
-        assert!(tally.deviations.is_empty(), "{tally:#?}");
     }
 }
 

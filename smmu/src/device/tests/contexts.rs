@@ -11,6 +11,7 @@ use crate::arch::command::CommandError;
 use crate::arch::context_descriptor::ContextDescriptor;
 use crate::arch::stream_table::StreamTableEntry;
 use crate::device::ContextTable;
+use crate::testing::rounds;
 
 const IDR0_CD2L: u32 = 0x0d44_101b | 1 << 19;
 const IDR0_LINEAR: u32 = 0x0d44_101b;
@@ -239,11 +240,12 @@ fn cpus_that_change_contexts_of_one_table_take_turns() {
     let table = live(&setup, 16);
     let (platform, _, smmu) = &setup;
     platform.set_nanoseconds_per_relax(1);
+    let last = rounds(25);
     std::thread::scope(|scope| {
         for cpu in 0..4u32 {
             let (smmu, table) = (&smmu, &table);
             scope.spawn(move || {
-                for round in 1..=25 {
+                for round in 1..=last {
                     let substream = SubstreamId::new(cpu % 2 * 1024 + cpu);
                     smmu.set_context(table, &STREAMS, substream, &context(u64::from(cpu) * 100 + round)).unwrap();
                 }
@@ -252,7 +254,7 @@ fn cpus_that_change_contexts_of_one_table_take_turns() {
     });
     for cpu in 0..4 {
         let found = seen_by_hardware(&setup, cpu % 2 * 1024 + cpu);
-        assert_eq!(found, Some(context(cpu * 100 + 25).words()));
+        assert_eq!(found, Some(context(cpu * 100 + last).words()));
     }
 }
 

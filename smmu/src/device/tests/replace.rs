@@ -7,6 +7,7 @@ use super::*;
 use crate::addr::StreamId;
 use crate::arch::command::CommandError;
 use crate::arch::stream_table::{Shcfg, StreamTableEntry};
+use crate::testing::rounds;
 
 const STREAM: StreamId = StreamId::new(8);
 
@@ -162,7 +163,7 @@ fn r22_of_many_who_change_a_stream_each_gets_its_turn() {
         for cpu in 1..4 {
             let smmu = &smmu;
             scope.spawn(move || {
-                for round in 0..50 {
+                for round in 0..rounds(50) {
                     let entry = if round % 2 == 0 { stage1(cpu << 16) } else { stage2() };
                     smmu.replace(STREAM, &entry).unwrap();
                 }

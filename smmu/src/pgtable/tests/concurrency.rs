@@ -9,10 +9,10 @@ use crate::addr::{Iova, PhysAddr};
 use crate::arch::attributes::Granule;
 use crate::pgtable::tables::{Spares, replace};
 use crate::pgtable::{Access, MemoryType, PageTable, Stage};
-use crate::testing::TestPlatform;
+use crate::testing::{TestPlatform, rounds};
 
 const THREADS: u64 = 4;
-const ROUNDS: u64 = if cfg!(miri) { 3 } else { 300 };
+const ROUNDS: u64 = 300;
 
 fn map(table: &PageTable<TestPlatform>, iova: u64, physical: u64, size_bytes: u64) -> bool {
     table.map(Iova::new(iova), PhysAddr::new(physical), size_bytes, Access::ReadWrite, MemoryType::WriteBack).is_ok()
@@ -39,7 +39,7 @@ fn disjoint_ranges_do_not_disturb_each_other() {
     let (platform, table) = table(config(Stage::Stage1, Granule::K4, 48));
     together(|cpu| {
         let own_table = 16 * M + cpu * 2 * M;
-        for round in 0..ROUNDS {
+        for round in 0..rounds(ROUNDS) {
             let shared = |page: u64| 2 * M - 64 * K + (page * THREADS + cpu) * 4 * K;
             for page in 0..8 {
                 assert!(map(&table, shared(page), (round * 8 + page) * 4 * K, 4 * K));
@@ -66,7 +66,7 @@ fn disjoint_ranges_do_not_disturb_each_other() {
 fn reading_and_misusing_the_same_range_stays_within_live_memory() {
     let (_, table) = table(config(Stage::Stage1, Granule::K4, 48));
     together(|cpu| {
-        for round in 0..ROUNDS {
+        for round in 0..rounds(ROUNDS) {
             let page = (round + cpu) % 512 * 4 * K;
             match cpu {
                 0 | 1 => {
@@ -95,7 +95,7 @@ fn a_table_is_removed_once() {
     let (platform, table) = table(config(Stage::Stage1, Granule::K4, 48));
     let (ready, done) = (Barrier::new(THREADS as usize), Barrier::new(THREADS as usize));
     together(|cpu| {
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds(ROUNDS) {
             if cpu == 0 {
                 assert!(map(&table, 0, 4 * K, 2 * M));
             }
