@@ -181,6 +181,10 @@ fn a_first_level_is_as_large_as_the_stream_ids_need() {
         (32, 16, 16, 8, 0x800, 0x4000),
         (32, 32, 32, 10, 0x200_0000, 0x1_0000),
     ] {
+        if cfg!(miri) && first > 0x10_0000 {
+            // Miri would take an hour to zero it.
+            continue;
+        }
         let platform = TestPlatform::leaked();
         platform.set_stream_id_bits(wanted);
         let fake = FakeSmmu::new(platform, "A");
