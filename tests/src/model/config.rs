@@ -248,6 +248,11 @@ impl Config {
         registers
     }
 
+    /// Whether a bit of an identification register is 1.
+    pub(super) fn announces(&self, register: usize, bit: u32) -> bool {
+        self.identification().into_iter().any(|(offset, value)| offset == register && value >> bit & 1 == 1)
+    }
+
     fn idr0(&self) -> u32 {
         pack(&[
             (self.s2p.into(), 0),

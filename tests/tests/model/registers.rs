@@ -27,6 +27,24 @@ fn wrong_accesses_are_noticed() {
     }
 }
 
+/// Address translation operations, MPAM, device permission tables and more: registers that are there if they are announced.
+#[test]
+fn registers_of_features_are_there_with_them() {
+    // The identification register, its bit, and a register that comes with it.
+    for (identification, bit, register) in
+        [(0x0, 15, 0x100), (0x0, 20, 0x180), (0x4, 31, 0x190), (0xc, 7, 0x130), (0xc, 15, 0x208), (0xc, 19, 0x30)]
+    {
+        let bench = Bench::new(Config::qemu());
+        let value = bench.registers.read32(identification);
+        bench.registers.read32(register);
+        assert_eq!(bench.broken_laws(), [Law::RegisterAccess], "{register:#x}");
+        let overrides = vec![(identification, value | 1 << bit)];
+        let bench = Bench::off(Config { overrides, ..Config::qemu() });
+        bench.registers.read32(register);
+        assert_eq!(bench.broken_laws(), [], "{register:#x}");
+    }
+}
+
 #[test]
 fn a_write_is_acknowledged_later() {
     let bench = Bench::off(Config { acknowledge_after: 3, ..Config::qemu() });

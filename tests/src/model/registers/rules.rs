@@ -53,7 +53,7 @@ const MSI_ADDRESS: u64 = 0x000f_ffff_ffff_fffc;
 /// RA or WA, ADDR 51:5, LOG2SIZE.
 const QUEUE_BASE: u64 = 1 << 62 | 0x000f_ffff_ffff_ffff;
 
-pub(super) const RULES: [Rule; 39] = [
+pub(super) const RULES: [Rule; 52] = [
     word(IDR0, "IDR0", 0, Guard::None),
     word(IDR1, "IDR1", 0, Guard::None),
     word(IDR2, "IDR2", 0, Guard::None),
@@ -90,6 +90,20 @@ pub(super) const RULES: [Rule; 39] = [
     double(PRIQ_IRQ_CFG0, "PRIQ_IRQ_CFG0", MSI_ADDRESS, Guard::IrqCtrl(PRIQ_IRQEN)),
     word(PRIQ_IRQ_CFG1, "PRIQ_IRQ_CFG1", 0xffff_ffff, Guard::IrqCtrl(PRIQ_IRQEN)),
     word(PRIQ_IRQ_CFG2, "PRIQ_IRQ_CFG2", 0x8000_003f, Guard::IrqCtrl(PRIQ_IRQEN)),
+    // What the model has registers for, and does nothing with: those who do without leave them alone.
+    double(S2PII, "S2PII", !0, Guard::Cr0(SMMUEN)),
+    word(GATOS_CTRL, "GATOS_CTRL", 1, Guard::None),
+    double(GATOS_SID, "GATOS_SID", 0x001f_ffff_ffff_ffff, Guard::None),
+    double(GATOS_ADDR, "GATOS_ADDR", !0x3f, Guard::None),
+    double(GATOS_PAR, "GATOS_PAR", 0, Guard::None),
+    word(MPAMIDR, "MPAMIDR", 0, Guard::None),
+    word(GMPAM, "GMPAM", 0x80ff_ffff, Guard::None),
+    word(GBPMPAM, "GBPMPAM", 0x80ff_ffff, Guard::None),
+    word(VATOS_SEL, "VATOS_SEL", 0xffff, Guard::None),
+    word(IDR6, "IDR6", 0, Guard::None),
+    double(DPT_BASE, "DPT_BASE", !0, Guard::None),
+    word(DPT_BASE_CFG, "DPT_BASE_CFG", 0xffff_ffff, Guard::None),
+    double(DPT_CFG_FAR, "DPT_CFG_FAR", !0, Guard::None),
     word(EVENTQ_PROD, "EVENTQ_PROD", INDEX | OVERFLOW, Guard::Cr0(EVENTQEN)),
     word(EVENTQ_CONS, "EVENTQ_CONS", INDEX | OVERFLOW, Guard::None),
     word(PRIQ_PROD, "PRIQ_PROD", INDEX | OVERFLOW, Guard::Cr0(PRIQEN)),
@@ -108,6 +122,12 @@ impl Rule {
             PRIQ_BASE | PRIQ_PROD | PRIQ_CONS | PRIQ_IRQ_CFG0 | PRIQ_IRQ_CFG1 | PRIQ_IRQ_CFG2 if !config.pri => {
                 Some("IDR0.PRI is 0")
             }
+            GATOS_CTRL | GATOS_SID | GATOS_ADDR | GATOS_PAR if !config.announces(IDR0, 15) => Some("IDR0.ATOS is 0"),
+            VATOS_SEL if !config.announces(IDR0, 20) => Some("IDR0.VATOS is 0"),
+            IDR6 if !config.announces(IDR1, 31) => Some("IDR1.ECMDQ is 0"),
+            MPAMIDR | GMPAM | GBPMPAM if !config.announces(IDR3, 7) => Some("IDR3.MPAM is 0"),
+            DPT_BASE | DPT_BASE_CFG | DPT_CFG_FAR if !config.announces(IDR3, 15) => Some("IDR3.DPT is 0"),
+            S2PII if !config.announces(IDR3, 19) => Some("IDR3.S2PI is 0"),
             _ => None,
         }
     }
