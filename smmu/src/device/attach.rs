@@ -53,11 +53,8 @@ impl<P: Platform> Smmu<P> {
     /// As [`replace`](Self::replace); the stream aborts after all but [`DeviceError::StreamNotAttached`],
     /// [`DeviceError::StreamBusy`] and [`DeviceError::StreamStuck`].
     pub fn abort(&self, stream: StreamId) -> Result<(), DeviceError> {
-        match self.lifecycle.check_running() {
-            // It forgets all entries before it translates again.
-            Ok(()) | Err(DeviceError::Suspended) => {}
-            Err(error) => return Err(error),
-        }
+        // One that sleeps forgets all entries before it translates again.
+        self.lifecycle.check_ours()?;
         let slot = self.streams.reclaim(stream)?;
         let former = slot.former();
         self.update_stream(stream, slot, &StreamTableEntry::abort(), former)
@@ -70,7 +67,7 @@ impl<P: Platform> Smmu<P> {
     ///
     /// [`DeviceError::StreamNotAttached`] if it was not; [`DeviceError::StreamStuck`] if the SMMU does not answer.
     pub fn detach(&self, stream: StreamId) -> Result<(), DeviceError> {
-        self.lifecycle.check_running()?;
+        self.lifecycle.check_ours()?;
         let slot = self.streams.reclaim(stream)?;
         self.retract(stream, slot, Owner::Nobody)
     }

@@ -94,6 +94,14 @@ impl Lifecycle {
         self.phase().refusal().map_or(Ok(()), Err)
     }
 
+    /// Refuses what can be taken away from an SMMU that runs or sleeps, and from no other.
+    pub(super) fn check_ours(&self) -> Result<(), DeviceError> {
+        match self.phase().refusal() {
+            None | Some(DeviceError::Suspended) => Ok(()),
+            Some(refusal) => Err(refusal),
+        }
+    }
+
     /// Whether there are registers to look at: not while they may be without power, nor once they are another owner's.
     pub(super) fn has_registers(&self) -> bool {
         matches!(self.phase(), Phase::Running | Phase::Closed)
@@ -168,23 +176,31 @@ impl<P: Platform> Smmu<P> {
 
     /// Switches the SMMU off, all traffic aborted, so that it may lose its power. Everything it needs stays in memory.
     ///
-    /// Until [`resume`](Self::resume) no register is touched, and attaching and detaching are refused with
-    /// [`DeviceError::Suspended`]. Mapping and unmapping go on: the SMMU remembers nothing when it is switched on again.
+    /// Until [`resume`](Self::resume) no register is touched, and attaching is refused with [`DeviceError::Suspended`], as is
+    /// everything else that the SMMU would have to do. Mapping, unmapping and detaching go on: the SMMU remembers nothing
+    /// when it is switched on again.
+    ///
+    /// Interrupt handlers that are looking at the SMMU on other CPUs at this moment may still do so: wait for them, too,
+    /// before its power goes.
     ///
     /// An SMMU that has lost its power may let all traffic pass (its reset value of GBPA) from when it is powered up again
     /// until the first register write of `resume`. Whoever has an SMMU like that keeps its devices quiet until then.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Suspended`], [`DeviceError::Closed`] or [`DeviceError::HandedOver`] if it does not run. Any other
+    /// [`DeviceError::Suspended`], [`DeviceError::Closed`] or [`DeviceError::HandedOver`] if it does not run.
+    /// [`DeviceError::Timeout`] for GBPA if it would let everything pass once it is off: then it goes on as it was. Any other
     /// means that it did not do as it was told, and has been closed.
     pub fn suspend(&self) -> Result<(), DeviceError> {
         self.begin()?;
+        if let Err(error) = bring_up::abort(&self.control) {
+            return self.finish(Phase::Running).and(Err(error));
+        }
         self.fall_asleep().and_then(|()| self.finish(Phase::Suspended)).or_else(|error| self.give_up(error))
     }
 
+    /// Switches translation off, with everything aborted, and then all the rest.
     fn fall_asleep(&self) -> Result<(), DeviceError> {
-        bring_up::abort(&self.control)?;
         self.control.enables.clear(&self.control, CR0::SMMUEN::SET.value)?;
         // With translation off nothing refills the caches. Once this is synced, what was translated before is over too.
         self.forget_everything()?;
@@ -197,6 +213,9 @@ impl<P: Platform> Smmu<P> {
     }
 
     /// Brings a suspended SMMU up again as it was, whether it has lost its power or not. Does nothing if it runs.
+    ///
+    /// As after [`enable_interrupts`](Self::enable_interrupts) look at everything once: what is in the queues by now raises
+    /// no interrupt.
     ///
     /// # Errors
     ///

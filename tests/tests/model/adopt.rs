@@ -8,7 +8,7 @@ use smmu::device::{DeviceError, Handover, Takeover};
 use smmu::platform::{Platform, Registers};
 use tests::model::{Buffer, Config, Entry, Model, Refused};
 
-use super::bench::{Bench, CD0, CMDQ_CONS, CMDQ_PROD, CR0, STREAM, put, put_cd, stage1_ste, touch};
+use super::bench::{Bench, CD0, CMDQ_CONS, CMDQ_PROD, CR0, STREAM, put, put_cd, stage1_ste, touch, word};
 use super::former::{Former, adopt, boot_streams};
 use super::system::{System, everywhere};
 use super::watch::{Watch, Working};
@@ -87,6 +87,30 @@ fn a_linear_table_is_adopted_in_place() {
     let refused = smmu.attach(StreamId::new(64), &StreamTableEntry::abort());
     assert!(matches!(refused, Err(DeviceError::StreamOutOfRange { .. })), "{refused:?}");
     smmu.attach(StreamId::new(STREAM + 1), &StreamTableEntry::abort()).unwrap();
+    drop(smmu);
+    drop(former);
+}
+
+#[test]
+fn the_driver_of_an_adopted_stream_takes_it_over_without_a_gap() {
+    let former = Former::new(Config::qemu());
+    let model = &former.bench.model;
+    let smmu = adopt(model, &[STREAM]).unwrap();
+    // What the former owner's contexts say, but for the ASID: 9.
+    let context: [u64; 8] = std::array::from_fn(|index| word(&former.buffers[0], index));
+    let contexts = model.platform().buffer(4096);
+    put_cd(&contexts, 0, &[context[0] & !(0xffff << 48) | 9 << 48, context[1], 0, context[3]]);
+    let [first, second, ..] = stage1_ste(&contexts);
+    let entry = StreamTableEntry::from_words([first, second, 0, 0, 0, 0, 0, 0]);
+    let watch = Watch::new(model, &[STREAM + 1, STREAM + 2], vec![former.working()]);
+    smmu.replace(StreamId::new(STREAM), &entry).unwrap();
+    watch.end();
+    assert!(boot_streams(&smmu).is_empty());
+    // The former owner's contexts are free from here on.
+    put(&former.buffers[0], 0, 0);
+    assert_eq!(touch(&model.device(StreamId::new(STREAM)), 0), Ok(0x77));
+    let again = smmu.attach(StreamId::new(STREAM), &entry);
+    assert_eq!(again, Err(DeviceError::StreamInUse { stream: StreamId::new(STREAM) }));
     drop(smmu);
     drop(former);
 }

@@ -3,13 +3,14 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use proptest::prelude::*;
 use smmu::addr::StreamId;
 use smmu::device::{CannotAdopt, DeviceError, Takeover};
 use smmu::platform::Registers;
 use tests::model::{Config, Model};
 
-use super::bench::{Bench, CR0, CR0ACK, STREAM, put, stage1_ste};
-use super::former::{Former, adopt};
+use super::bench::{Bench, CR0, CR0ACK, STREAM, put, stage1_ste, touch};
+use super::former::{Former, adopt, boot_streams};
 use super::watch::Watch;
 
 /// Why an adoption was refused; nothing may have been written by then.
@@ -124,5 +125,50 @@ fn an_adoption_that_fails_half_way_ends_with_everything_aborted() {
         assert_eq!((registers.read32(CR0ACK) & 1 == 0, has_begun), (allocations == 4, allocations == 4));
         assert_eq!(model.platform().block_count(), blocks);
         registers.write32(CR0, 0);
+    }
+}
+
+/// A word that may mean something in a table: anything, small, or marked (bit 55) to become a pointer into the table.
+fn plausible_word() -> impl Strategy<Value = u64> {
+    prop_oneof![any::<u64>(), 0u64..64, (0u64..4096).prop_map(|low| 1 << 55 | low), Just(0)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is in the table and in what it leads to: it is adopted or refused, and only what was chosen gets through.
+    #[test]
+    fn junk_is_survived(
+        words in prop::collection::vec(plausible_word(), 512),
+        config in prop::sample::select(vec![6u32, 5, 12, 6 | 6 << 6 | 1 << 16, 12 | 8 << 6 | 1 << 16, 16 | 10 << 6 | 1 << 16]),
+        chosen in prop::collection::vec(0u32..80, 0..4),
+    ) {
+        let mut bench = Bench::new(Config { gbpa: 0x10_1000, ..Config::full() });
+        bench.registers_off();
+        // Places in the table itself stand for any place in memory.
+        let base = bench.streams.physical().get();
+        for (word, value) in (0..).zip(&words) {
+            put(&bench.streams, word, if value & 1 << 55 == 0 { *value } else { base | value & 0xfff });
+        }
+        bench.program_streams(&bench.streams, config);
+        bench.registers_on();
+        let adopted = adopt(&bench.model, &chosen);
+        let kept: Vec<_> = adopted.iter().flat_map(boot_streams).collect();
+        prop_assert!(kept.iter().all(|stream| chosen.contains(stream)));
+        match &adopted {
+            Ok(smmu) => {
+                for stream in (0..80).filter(|stream| !kept.contains(stream)) {
+                    prop_assert!(touch(&bench.model.device(StreamId::new(stream)), base).is_err(), "{stream}");
+                }
+                let drained = smmu.drain_events(|_| {});
+                prop_assert!(!drained.inconsistent);
+            }
+            Err(DeviceError::CannotAdopt(_) | DeviceError::StreamOutOfRange { .. }) => {}
+            Err(error) => prop_assert!(false, "{error}"),
+        }
+        drop(adopted);
+        bench.registers.write32(CR0, 0);
+        // The former owner's entries are no example to follow.
+        let _ = bench.broken_laws();
     }
 }

@@ -102,19 +102,21 @@ fn while_suspended_memory_is_managed_and_no_register_touched() {
         model.platform().reuse_freed_memory(true);
         let system = System::new(&model);
         let (dma, disk) = (system.dma(&model, 5), model.device(StreamId::new(5)));
+        let removed = (system.dma(&model, 7), model.device(StreamId::new(7)));
+        assert!(touch(&removed.1, 0).is_err());
         let old = dma.allocate_coherent(8 << 20).unwrap();
         let (old_iova, blocks) = (old.iova(), model.platform().block_count());
         disk.write(old_iova, &[1]).unwrap();
         system.smmu.suspend().unwrap();
         let new = without_registers(&model, || {
             drop(old);
+            drop(removed.0);
             assert!(model.platform().block_count() < blocks, "its memory and tables are free");
             let smmu = &system.smmu;
             assert!(smmu.is_suspended() && !smmu.is_closed());
-            assert_eq!(smmu.drain_events(|_| {}).events, 0);
+            assert_eq!(smmu.drain_events(|_| {}).events, 1, "what came before is in memory");
             assert!(smmu.handle_global_errors().is_empty());
             assert_eq!(smmu.suspend(), Err(DeviceError::Suspended));
-            assert_eq!(smmu.detach(StreamId::new(5)), Err(DeviceError::Suspended));
             assert_eq!(smmu.enable_interrupts(), Err(DeviceError::Suspended));
             let mut fwspec = Fwspec::new();
             fwspec.push(Phandle::new(1), StreamId::new(6));
@@ -126,6 +128,11 @@ fn while_suspended_memory_is_managed_and_no_register_touched() {
         let (buffer, late) = new;
         system.smmu.resume().unwrap();
         system.smmu.resume().unwrap();
+        assert_eq!(touch(&removed.1, 0), Err(Refused::Aborted));
+        assert_eq!(
+            system.smmu.detach(StreamId::new(7)),
+            Err(DeviceError::StreamNotAttached { stream: StreamId::new(7) })
+        );
         disk.write(buffer.iova(), &[3]).unwrap();
         assert_eq!(buffer.words()[0].load(SeqCst), 3);
         let beyond = Iova::new(old_iova.get() + (4 << 20));

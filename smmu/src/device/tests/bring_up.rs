@@ -232,10 +232,13 @@ fn an_smmu_that_cannot_abort_while_off_stays_on() {
     fake.ignore(|offset, _| offset == GBPA);
     let smmu = bring_up(platform, &fake).unwrap();
     assert!(!smmu.aborts_while_disabled());
+    assert_eq!(timed_out(smmu.suspend()), "GBPA");
+    assert!(!smmu.is_suspended() && !smmu.is_closed());
+    smmu.attach(StreamId::new(8), &super::streams::entry()).unwrap();
     assert_eq!(timed_out(smmu.close()), "GBPA");
     assert_eq!(fake.get(CR0ACK), 0xd);
     drop(smmu);
-    assert_eq!((fake.get(CR0ACK), platform.blocks()), (0xd, 3));
+    assert_eq!((fake.get(CR0ACK), platform.blocks()), (0xd, 4), "two queues, two levels of the stream table");
 }
 
 #[test]
