@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::barriers::Barriers;
 use super::caches::Caches;
 use super::commands::{CommandQueue, Opcode};
 use super::config::Config;
@@ -65,6 +66,7 @@ pub(super) struct Machine {
     /// CR2 as it was when SMMUEN became 1.
     pub(super) active_cr2: u32,
     pub(super) commands: CommandQueue,
+    pub(super) barriers: Barriers,
     pub(super) caches: Caches,
     pub(super) random: fastrand::Rng,
     pub(super) faults: Faults,
@@ -95,6 +97,7 @@ impl Machine {
             registers: RegisterFile::new(&config),
             active_cr2: 0,
             commands: CommandQueue::default(),
+            barriers: Barriers::default(),
             caches: Caches::new(config.caching),
             random: fastrand::Rng::with_seed(config.seed),
             faults: Faults::default(),

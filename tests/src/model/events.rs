@@ -261,6 +261,9 @@ impl Machine {
             let details = format!("CONS at {register:#x} went from {old:#x} to {value:#x} with PROD {producer:#x}");
             self.violation(Law::QueueIndex, details);
         }
+        if after != before {
+            self.check_consuming(register);
+        }
         if is_events {
             for record in std::mem::take(&mut self.waiting_events) {
                 self.record(record);

@@ -14,7 +14,8 @@ pub enum Law {
     UpdateProtocol,
     /// PROD and CONS move forward, and never further than there are entries (IHI 0070, 3.5).
     QueueIndex,
-    /// What a register write publishes is in memory before it: a barrier comes in between.
+    /// What a register write publishes is in memory before it, and what a register read announced is read after it: barriers
+    /// come in between.
     Barrier,
     /// A published command stays as it is until it is consumed (IHI 0070, 3.5).
     PublishedSlot,

@@ -22,6 +22,7 @@
 //! indirection, broadcast TLB maintenance.
 
 mod backend;
+mod barriers;
 pub(crate) mod bits;
 mod caches;
 mod commands;

@@ -1,12 +1,11 @@
 //! [`Platform`] over the model's memory: what a kernel would provide, with everything under the test's control.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::Duration;
 
 use smmu::addr::PhysAddr;
@@ -26,8 +25,6 @@ pub struct ModelPlatform {
     memory: Mutex<Memory>,
     smmus: Mutex<Vec<Weak<Shared>>>,
     violations: Mutex<Vec<Violation>>,
-    /// Threads that have passed a write barrier since their last register write.
-    fenced: Mutex<HashSet<ThreadId>>,
     nanoseconds: AtomicU64,
     relax_nanoseconds: AtomicU64,
     allocations_left: AtomicUsize,
@@ -41,7 +38,6 @@ impl ModelPlatform {
             memory: Mutex::new(Memory::new()),
             smmus: Mutex::default(),
             violations: Mutex::default(),
-            fenced: Mutex::default(),
             nanoseconds: AtomicU64::new(0),
             relax_nanoseconds: AtomicU64::new(1000),
             allocations_left: AtomicUsize::new(usize::MAX),
@@ -123,11 +119,6 @@ impl ModelPlatform {
         self.relax_nanoseconds.store(relax.as_nanos() as u64, Ordering::SeqCst);
     }
 
-    /// Whether the calling thread has passed a barrier since it was last asked.
-    pub(super) fn take_fence(&self) -> bool {
-        lock(&self.fenced).remove(&thread::current().id())
-    }
-
     pub(super) fn register_read(&self) {
         self.advance(REGISTER_READ);
     }
@@ -178,11 +169,16 @@ unsafe impl Platform for ModelPlatform {
     }
 
     fn write_barrier(&self) {
-        lock(&self.fenced).insert(thread::current().id());
-        self.each_smmu(|smmu| lock(&smmu.machine).sample_live_entries());
+        self.each_smmu(|smmu| {
+            let mut machine = lock(&smmu.machine);
+            machine.pass_write_barrier();
+            machine.sample_live_entries();
+        });
     }
 
-    fn read_barrier(&self) {}
+    fn read_barrier(&self) {
+        self.each_smmu(|smmu| lock(&smmu.machine).pass_read_barrier());
+    }
 
     fn clean_cache(&self, start: NonNull<u8>, size_bytes: usize) {
         let mut memory = self.memory();

@@ -38,6 +38,12 @@ pub const MUTATIONS: &[Mutation] = &[
         )],
     },
     Mutation {
+        name: "barrier-before-repair-ack-dropped",
+        breaks: "No barrier between a repaired command and the acknowledgement that has the queue go on",
+        file: COMMAND_QUEUE,
+        edits: &[("control.platform().write_barrier();\n            errors.acknowledge(", "errors.acknowledge(")],
+    },
+    Mutation {
         name: "prod-before-slot",
         breaks: "CMDQ_PROD is written before the slot that it hands over",
         file: COMMAND_QUEUE,
@@ -268,6 +274,21 @@ pub const MUTATIONS: &[Mutation] = &[
         breaks: "An overflow of the event queue is never acknowledged",
         file: RECORD_QUEUE,
         edits: &[("{ before & OVERFLOW } else { overflow };", "{ before & OVERFLOW } else { before & OVERFLOW };")],
+    },
+    Mutation {
+        name: "acquire-after-prod-dropped",
+        breaks: "No barrier between the index that announces a record and the record",
+        file: RECORD_QUEUE,
+        edits: &[(
+            "control.platform().read_barrier();\n        let overflow = producer & OVERFLOW;",
+            "let overflow = producer & OVERFLOW;",
+        )],
+    },
+    Mutation {
+        name: "acquire-before-cons-dropped",
+        breaks: "No barrier between a record and the index that gives its slot back",
+        file: RECORD_QUEUE,
+        edits: &[("control.platform().read_barrier();\n            if consumer.parked", "if consumer.parked")],
     },
     Mutation {
         name: "cons-not-written",

@@ -115,6 +115,12 @@ impl Bench {
         panic!("CMDQ_CONS stays at {:#x}", self.registers.read32(CMDQ_CONS));
     }
 
+    /// Gives slots back, as after their records have been read.
+    pub(crate) fn consume(&self, register: usize, value: u32) {
+        (0..2).for_each(|_| self.model.platform().read_barrier());
+        self.registers.write32(register, value);
+    }
+
     /// Words of a stream's entry, written without a thought.
     pub(crate) fn poke_ste(&self, stream: u32, words: &[u64]) {
         for (index, word) in words.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Commands: which are legal, what they remove, when they are done.
 
-use smmu::platform::Registers;
+use smmu::platform::{Platform, Registers};
 use tests::model::{Config, Entry, Interrupt, Law, Opcode, Refused};
 
 use super::bench::{Bench, CD0, CMDQ_CONS, GERROR, GERRORN, STREAM, SYNC, dirty, put, put_cd, stage1_ste, touch};
@@ -34,6 +34,7 @@ fn an_illegal_command_stops_the_queue_until_it_is_acknowledged() {
         // A harmless command in its place, then the acknowledgement.
         put(&bench.commands, u64::from(at) * 2, 0x46);
         put(&bench.commands, u64::from(at) * 2 + 1, 0);
+        bench.model.platform().write_barrier();
         bench.registers.write32(GERRORN, 1);
         assert_eq!(bench.registers.read32(CMDQ_CONS) & 0xf_ffff, bench.produced);
     }

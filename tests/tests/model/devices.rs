@@ -22,10 +22,10 @@ fn a_full_event_queue_toggles_its_overflow_flag() {
     assert_eq!(bench.registers.read32(EVENTQ_PROD), 32 | 1 << 31, "two lost, one overflow");
     assert_eq!(bench.model.log().interrupts(), [Interrupt::Eventq], "empty to non-empty, once");
     // Space again, although nothing was acknowledged; then the acknowledgement.
-    bench.registers.write32(EVENTQ_CONS, 1);
+    bench.consume(EVENTQ_CONS, 1);
     fault(0..1);
     assert_eq!(bench.registers.read32(EVENTQ_PROD), 33 | 1 << 31);
-    bench.registers.write32(EVENTQ_CONS, 33 | 1 << 31);
+    bench.consume(EVENTQ_CONS, 33 | 1 << 31);
     assert_eq!(bench.model.log().events().len(), 33);
     assert_eq!(word(&bench.events, 0) & 0xff, 0x04);
 }
@@ -147,7 +147,7 @@ fn page_requests_are_queued_and_answered() {
     assert!(!device.request_page(&PageRequest { last: false, ..request }));
     assert_eq!(device.page_responses(), [answer(9, 2, true)]);
     assert_eq!(bench.registers.read32(0x100c8), 32 | 1 << 31);
-    bench.registers.write32(0x100cc, 32 | 1 << 31);
+    bench.consume(0x100cc, 32 | 1 << 31);
     assert!(device.request_page(&request));
     let queued = |entry: &&Entry| matches!(entry, Entry::PageRequest(_));
     assert_eq!(bench.model.log().entries().iter().filter(queued).count(), 33);

@@ -3,6 +3,7 @@
 mod adopt;
 mod adopt_refused;
 mod ats;
+mod barriers;
 mod bench;
 mod boot;
 mod commands;

@@ -53,9 +53,7 @@ impl Machine {
             let details = format!("CMDQ_PROD went from {old:#x} to {value:#x} with CMDQ_CONS {consumer:#x}");
             self.violation(Law::QueueIndex, details);
         }
-        if !self.platform.take_fence() {
-            self.violation(Law::Barrier, "CMDQ_PROD was written without a barrier after the commands");
-        }
+        self.check_publishing();
         self.commands.published.truncate(after as usize);
         for index in before..after {
             let words = self.read_command(ring, consumer.wrapping_add(index)).unwrap_or([0; 2]);
@@ -74,6 +72,20 @@ impl Machine {
         if self.config.pace == Pace::Immediate {
             while self.consume_command() {}
         }
+    }
+
+    /// The command that CMDQ_CONS points at, if there is one, as memory has it now.
+    pub(in super::super) fn next_command(&self) -> Option<[u64; 2]> {
+        self.commands.published.front()?;
+        self.read_command(self.command_ring(), self.command_consumer()).ok()
+    }
+
+    /// The command error was acknowledged (IHI 0070, 7.1).
+    pub(in super::super) fn resume_commands(&mut self) {
+        if let Some(&published) = self.commands.published.front() {
+            self.check_repair(published);
+        }
+        self.restart_commands();
     }
 
     /// The queue was enabled, or an error acknowledged: commands are fetched afresh (IHI 0070, 7.1).
@@ -175,6 +187,7 @@ impl Machine {
         let cons = self.registers.get(offset::CMDQ_CONS) & 0x80ff_ffff | error << 24;
         self.registers.set(offset::CMDQ_CONS, cons);
         self.log.push(Entry::CommandError(error));
+        self.await_repair();
         self.raise(GlobalError::Cmdq);
     }
 }

@@ -93,7 +93,12 @@ impl Machine {
             return u64::MAX;
         }
         match self.check_access(offset, bytes) {
-            Some(_) => self.registers.load(offset, bytes),
+            Some(_) => {
+                if matches!(offset, EVENTQ_PROD | PRIQ_PROD) {
+                    self.note_news(offset);
+                }
+                self.registers.load(offset, bytes)
+            }
             None => 0,
         }
     }
@@ -188,7 +193,7 @@ impl Machine {
         }
         self.registers.set(GERRORN, value);
         if bit(toggled.into(), 0) {
-            self.restart_commands();
+            self.resume_commands();
         }
     }
 
