@@ -49,6 +49,8 @@ pub(super) struct Fault {
     pub(super) fetch_address: u64,
     /// For CLASS TT: whether hardware was reading.
     pub(super) walk_reads: bool,
+    /// Of an atomic access: it lacks the right to read, and SMMUv3.1 says so.
+    pub(super) lacks_read: bool,
     /// For people.
     pub(super) why: &'static str,
 }
@@ -56,7 +58,7 @@ pub(super) struct Fault {
 impl Fault {
     pub(super) const fn new(kind: EventKind) -> Self {
         let (stage2, class) = (false, Class::In);
-        Self { kind, stage2, class, ipa: 0, fetch_address: 0, walk_reads: true, why: "" }
+        Self { kind, stage2, class, ipa: 0, fetch_address: 0, walk_reads: true, lacks_read: false, why: "" }
     }
 
     /// Whether STE and CD decide what becomes of it: F_TRANSLATION to F_PERMISSION.
@@ -105,7 +107,7 @@ impl Record {
         }
         let access = u64::from(transaction.privileged) << 33
             | u64::from(transaction.instruction) << 34
-            | u64::from(!transaction.writes) << 35;
+            | u64::from(!transaction.writes || fault.lacks_read) << 35;
         let stage = u64::from(fault.stage2) << 39 | (fault.class as u64) << 40;
         // The bits that mean something.
         let mut meaning = [mask(63, 32) | mask(31, 11) | 0xff, 0, 0, 0];

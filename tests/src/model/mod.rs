@@ -50,7 +50,7 @@ pub use backend::{BrokenLaws, ModelBackend};
 pub use commands::Opcode;
 pub use config::{Caching, Config, Pace};
 pub use control::{Faults, Silent};
-pub use dma::{AtsTranslation, Device, PageRequest, PageResponse, Refused, Stall, Unsupported};
+pub use dma::{AtsRefused, AtsTranslation, Device, PageRequest, PageResponse, Refused, Stall};
 pub use events::{EventKind, GlobalError, Record};
 pub use laws::{Law, Violation};
 pub use log::{Entry, Fetched, Interrupt, Log, Mark};

@@ -37,7 +37,9 @@ impl Machine {
         if overlaps(range, table.base, table.bytes) {
             return Some("it is the stream table in use".into());
         }
-        let leads = |entry: &&AtcEntry| overlaps(range, entry.output, 4096) && self.believes(entry.stream);
+        let leads = |entry: &&AtcEntry| {
+            !entry.intermediate && overlaps(range, entry.output, 4096) && self.believes(entry.stream)
+        };
         if let Some(entry) = self.atcs.iter().find(leads) {
             return Some(format!("the ATC of stream {:#x} holds its address", entry.stream));
         }

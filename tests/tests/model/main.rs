@@ -2,6 +2,7 @@
 
 mod adopt;
 mod adopt_refused;
+mod atomics;
 mod ats;
 mod barriers;
 mod bench;
@@ -25,5 +26,6 @@ mod registers;
 mod sequences;
 mod system;
 mod transitions;
+mod translated;
 mod walks;
 mod watch;

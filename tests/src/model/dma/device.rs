@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smmu::addr::{Iova, StreamId};
 
 use super::super::{Machine, MemoryType, Shared, lock};
-use super::{AtsTranslation, PageRequest, PageResponse, Passage, Transaction, Unsupported};
+use super::{AtsRefused, AtsTranslation, PageRequest, PageResponse, Passage, Transaction};
 
 /// Transactions are split here.
 const PAGE: u64 = 4096;
@@ -32,7 +32,7 @@ pub enum Refused {
 /// A transaction that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
-    /// The stall tag in its event record.
+    /// The stall tag in its first event record. If it is retried and faults again, the next record has another.
     pub tag: u16,
 }
 
@@ -77,8 +77,7 @@ impl Device {
                         return Err(Refused::Aborted);
                     }
                 }
-                Passage::ReadsAsZero if transaction.writes => {}
-                Passage::ReadsAsZero => now.fill(0),
+                Passage::ReadsAsZero => transaction.read_as_zero(now),
                 Passage::Aborted => return Err(Refused::Aborted),
                 Passage::Stalled(tag) => {
                     machine.hold(transaction, tag, now);
@@ -123,14 +122,11 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Refused::Aborted`]. An atomic access does not stall.
+    /// [`Refused`]. Once a stalled one is through, its [`outcome`](Self::outcome) is what the word was.
     pub fn fetch_add(&self, iova: Iova, addend: u64) -> Result<u64, Refused> {
-        let transaction = self.transaction(iova.get() & !7, true, true);
-        let mut machine = self.machine();
-        let Passage::To(physical) = machine.pass(&transaction) else { return Err(Refused::Aborted) };
-        let old = machine.read_data(physical).map_err(|_| Refused::Aborted)?;
-        machine.write_data(physical, old.wrapping_add(addend), u64::MAX).map_err(|_| Refused::Aborted)?;
-        Ok(old)
+        let mut data = addend.to_le_bytes();
+        self.run(self.transaction(iova.get() & !7, true, true), &mut data)?;
+        Ok(u64::from_le_bytes(data))
     }
 
     /// The type of memory that a read of `iova` meets, if it gets there. For a device that asks for cached memory, where
@@ -149,37 +145,57 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Unsupported`] if the SMMU answers so.
-    pub fn request_translation(&self, iova: Iova, write: bool) -> Result<AtsTranslation, Unsupported> {
+    /// [`AtsRefused`] if the SMMU answers so.
+    pub fn request_translation(&self, iova: Iova, write: bool) -> Result<AtsTranslation, AtsRefused> {
         self.machine().answer_ats(&self.transaction(iova.get(), true, write))
     }
 
-    /// Writes through the ATC: a Translated transaction.
+    /// Reads through the ATC, within a page: a Translated transaction.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_translated`](Self::write_translated).
+    pub fn read_translated(&self, iova: Iova, data: &mut [u8]) -> Result<(), Refused> {
+        self.run_translated(self.transaction(iova.get(), true, false), data, Machine::pass_through_atc)
+    }
+
+    /// Writes through the ATC, within a page: a Translated transaction.
     ///
     /// # Errors
     ///
     /// [`Refused::Aborted`] if the ATC has no such translation or the SMMU refuses.
     pub fn write_translated(&self, iova: Iova, data: &[u8]) -> Result<(), Refused> {
         let transaction = self.transaction(iova.get(), false, true);
-        let mut machine = self.machine();
-        let physical = machine.pass_translated(&transaction).ok_or(Refused::Aborted)?;
-        if machine.access(&transaction, physical, &mut data.to_vec()) { Ok(()) } else { Err(Refused::Aborted) }
+        self.run_translated(transaction, &mut data.to_vec(), Machine::pass_through_atc)
     }
 
-    /// Writes to a physical address that the device claims to have got by ATS: a Translated transaction that is made up.
+    /// Reads at an address that the device claims to have got by ATS: a Translated transaction that is made up.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Aborted`] if the SMMU refuses.
+    pub fn forge_translated_read(&self, physical: u64, data: &mut [u8]) -> Result<(), Refused> {
+        self.run_translated(self.transaction(physical, true, false), data, Machine::pass_translated)
+    }
+
+    /// Writes to an address that the device claims to have got by ATS: a Translated transaction that is made up.
     ///
     /// # Errors
     ///
     /// [`Refused::Aborted`] if the SMMU refuses.
     pub fn forge_translated(&self, physical: u64, data: &[u8]) -> Result<(), Refused> {
-        let transaction = self.transaction(physical, false, true);
+        self.run_translated(self.transaction(physical, false, true), &mut data.to_vec(), Machine::pass_translated)
+    }
+
+    fn run_translated(
+        &self,
+        transaction: Transaction,
+        data: &mut [u8],
+        pass: fn(&mut Machine, &Transaction) -> Option<u64>,
+    ) -> Result<(), Refused> {
         let mut machine = self.machine();
-        let passes = machine.permits_translated(&transaction);
-        if passes && machine.access(&transaction, physical, &mut data.to_vec()) {
-            Ok(())
-        } else {
-            Err(Refused::Aborted)
-        }
+        let physical = pass(&mut machine, &transaction).ok_or(Refused::Aborted)?;
+        if machine.access(&transaction, physical, data) { Ok(()) } else { Err(Refused::Aborted) }
     }
 
     /// Sends a page request (PRI). Whether it reached the queue: otherwise the SMMU answers by itself.

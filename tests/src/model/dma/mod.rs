@@ -10,7 +10,7 @@ mod stall;
 mod transaction;
 
 pub(super) use ats::AtcEntry;
-pub use ats::{AtsTranslation, Unsupported};
+pub use ats::{AtsRefused, AtsTranslation};
 pub use device::{Device, Refused, Stall};
 pub use page_request::{PageRequest, PageResponse};
 pub(super) use stall::Stalled;

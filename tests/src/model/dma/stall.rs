@@ -6,7 +6,10 @@ use super::{Passage, Refused, Transaction};
 /// A stalled transaction.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Stalled {
+    /// The tag of its latest record, which CMD_RESUME names.
     tag: u16,
+    /// The tag of its first, by which the device knows it.
+    first: u16,
     transaction: Transaction,
     data: Vec<u8>,
     /// How it ended, once software has decided.
@@ -20,13 +23,14 @@ impl Machine {
         if waiting >= self.config.stall_max as usize {
             return None;
         }
-        let in_use = |tag: &u16| self.stalls.iter().any(|s| s.transaction.stream == stream && s.tag == *tag);
+        let has = |stalled: &Stalled, tag| stalled.tag == tag || stalled.first == tag;
+        let in_use = |tag: &u16| self.stalls.iter().any(|s| s.transaction.stream == stream && has(s, *tag));
         (0..=u16::MAX).find(|tag| !in_use(tag))
     }
 
     /// Keeps a transaction that got a tag.
     pub(super) fn hold(&mut self, transaction: Transaction, tag: u16, data: &[u8]) {
-        self.stalls.push(Stalled { tag, transaction, data: data.to_vec(), outcome: None });
+        self.stalls.push(Stalled { tag, first: tag, transaction, data: data.to_vec(), outcome: None });
     }
 
     /// CMD_RESUME: retry, abort, or read as zero. An unknown tag is none of its business.
@@ -40,7 +44,10 @@ impl Machine {
                     let done = self.access(&stalled.transaction, physical, &mut stalled.data);
                     Some(if done { Ok(()) } else { Err(Refused::Aborted) })
                 }
-                Passage::ReadsAsZero => Some(Ok(())),
+                Passage::ReadsAsZero => {
+                    stalled.transaction.read_as_zero(&mut stalled.data);
+                    Some(Ok(()))
+                }
                 Passage::Aborted => Some(Err(Refused::Aborted)),
                 // It faulted again, with a new record: the device goes on asking under its first tag.
                 Passage::Stalled(again) => {
@@ -50,7 +57,7 @@ impl Machine {
             },
             (false, true) => Some(Err(Refused::Aborted)),
             (false, false) => {
-                stalled.data.fill(0);
+                stalled.transaction.read_as_zero(&mut stalled.data);
                 Some(Ok(()))
             }
         };
@@ -65,7 +72,7 @@ impl Machine {
     }
 
     pub(super) fn take_outcome(&mut self, stream: u32, tag: u16) -> Option<Result<Vec<u8>, Refused>> {
-        let ended = |s: &Stalled| s.transaction.stream == stream && s.tag == tag && s.outcome.is_some();
+        let ended = |s: &Stalled| s.transaction.stream == stream && s.first == tag && s.outcome.is_some();
         let stalled = self.stalls.remove(self.stalls.iter().position(ended)?);
         stalled.outcome.map(|outcome| outcome.map(|()| stalled.data))
     }

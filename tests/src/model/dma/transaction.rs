@@ -4,6 +4,7 @@ use super::super::Machine;
 use super::super::bits::bit;
 use super::super::events::{Class, EventKind, Fault, Record};
 use super::super::log::Entry;
+use super::super::memory::BusError;
 use super::super::registers::{enable, offset};
 use super::super::structures::{Ste, StreamConfig};
 use super::super::walk::{Intent, Leaf, MemoryType, Permissions};
@@ -23,6 +24,20 @@ pub(in super::super) struct Transaction {
     pub(in super::super) instruction: bool,
 }
 
+impl Transaction {
+    /// Whether it reads and writes in one step.
+    fn is_atomic(&self) -> bool {
+        self.reads && self.writes
+    }
+
+    /// What it brings if it goes nowhere without an error.
+    pub(super) fn read_as_zero(&self, data: &mut [u8]) {
+        if self.reads {
+            data.fill(0);
+        }
+    }
+}
+
 /// What becomes of a transaction that faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Policy {
@@ -36,6 +51,10 @@ impl Policy {
     const ABORT: Self = Self { record: true, abort: true, stall: false };
     /// As a stream whose STE says so.
     const SILENT: Self = Self { record: false, abort: true, stall: false };
+
+    fn of_stage2(ste: &Ste) -> Self {
+        Self { record: ste.s2r(), abort: true, stall: ste.s2s() }
+    }
 }
 
 /// How a transaction passes.
@@ -56,7 +75,7 @@ pub(in super::super) type Failure = (Fault, Policy);
 impl Machine {
     /// Takes a transaction through the SMMU, and records what has to be recorded.
     pub(in super::super) fn pass(&mut self, transaction: &Transaction) -> Passage {
-        if self.faults.service_failure || self.faults.registers_read_ones {
+        if self.is_stopped() {
             return Passage::Aborted;
         }
         if !self.registers.enabled(enable::SMMUEN) {
@@ -102,6 +121,11 @@ impl Machine {
         if policy.abort || self.config.term_model { Passage::Aborted } else { Passage::ReadsAsZero }
     }
 
+    /// Deals with a fault that a Translated transaction met at stage 2.
+    pub(super) fn fail_stage2(&mut self, ste: &Ste, transaction: &Transaction, fault: Fault) -> Passage {
+        self.fail(transaction, of_stream(fault, Policy::of_stage2(ste)))
+    }
+
     /// Translates a transaction with SMMUEN 1. Its attributes are overridden on the way as the STE says.
     pub(in super::super) fn translate(&mut self, transaction: &mut Transaction) -> Result<Leaf, Failure> {
         let plain = |fault: Fault| (fault, Policy::ABORT);
@@ -128,7 +152,7 @@ impl Machine {
             _ => Err(plain(Fault { why: "input beyond the size", ..Fault::new(EventKind::AddrSize) })),
         };
         let context = self.context_of(&ste, transaction.substream).map_err(plain)?;
-        let stage2_policy = Policy { record: ste.s2r(), abort: true, stall: ste.s2s() };
+        let stage2_policy = Policy::of_stage2(&ste);
         match context {
             Some(index) => {
                 let cd = self.legal_cd(stream, &ste, index).map_err(|fault| of_stream(fault, stage2_policy))?;
@@ -147,7 +171,7 @@ impl Machine {
     }
 
     /// Which context of a stream a transaction uses, or none where stage 1 is bypassed (IHI 0070, 3.3.2).
-    fn context_of(&self, ste: &Ste, substream: Option<u32>) -> Result<Option<u32>, Fault> {
+    pub(super) fn context_of(&self, ste: &Ste, substream: Option<u32>) -> Result<Option<u32>, Fault> {
         let log2_contexts = ste.log2_contexts(&self.config);
         let default_is_context = log2_contexts != 0 && ste.s1dss() == 2;
         match substream {
@@ -167,8 +191,27 @@ impl Machine {
         }
     }
 
-    /// Reads or writes memory at the end of a passage, within one page. What it read comes back.
+    /// Reads or writes memory at the end of a passage, within one page. What it read comes back. Whether it worked.
     pub(in super::super) fn access(&mut self, transaction: &Transaction, physical: u64, data: &mut [u8]) -> bool {
+        let done = match <&mut [u8; 8]>::try_from(&mut *data) {
+            Ok(word) if transaction.is_atomic() => self.add(physical, word).is_ok(),
+            _ => self.copy(transaction, physical, data),
+        };
+        let physical = done.then_some(physical);
+        let (stream, address) = (transaction.stream, transaction.address);
+        self.log.push(Entry::Transaction { stream, address, physical });
+        done
+    }
+
+    /// Adds `word` to the one at `physical`, which it brings back.
+    fn add(&mut self, physical: u64, word: &mut [u8; 8]) -> Result<(), BusError> {
+        let old = self.read_data(physical)?;
+        self.write_data(physical, old.wrapping_add(u64::from_le_bytes(*word)), u64::MAX)?;
+        *word = old.to_le_bytes();
+        Ok(())
+    }
+
+    fn copy(&mut self, transaction: &Transaction, physical: u64, data: &mut [u8]) -> bool {
         let mut done = true;
         for (index, byte) in data.iter_mut().enumerate() {
             let address = physical + index as u64;
@@ -182,9 +225,6 @@ impl Machine {
                 }
             }
         }
-        let physical = done.then_some(physical);
-        let (stream, address) = (transaction.stream, transaction.address);
-        self.log.push(Entry::Transaction { stream, address, physical });
         done
     }
 }

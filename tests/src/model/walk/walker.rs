@@ -7,7 +7,7 @@ use super::super::events::{Class, EventKind, Fault};
 use super::super::laws::Law;
 use super::super::log::{Entry, Fetched};
 use super::super::structures::{Cd, Half, Ste, descriptor_reserved};
-use super::{Decoded, Intent, Leaf, Limits, MemoryType, Regime, Tag, decode};
+use super::{Decoded, Intent, Leaf, Limits, MemoryType, Permissions, Regime, Tag, decode};
 
 /// Bits of a descriptor that hardware updates.
 const AF: u64 = 1 << 10;
@@ -39,13 +39,12 @@ impl Machine {
         }
         let nested = if ste.config().stage2() { self.stage2_regime(ste) } else { None };
         let leaf = self.walk(&regime, ste, nested.as_ref(), input, intent)?;
-        let permission = Fault { why: "stage 1 permissions", ..Fault::new(EventKind::Permission) };
         if !leaf.stage1.permit(intent) {
-            return Err(permission);
+            return Err(Fault { why: "stage 1 permissions", ..self.denied(&leaf.stage1, intent) });
         }
         if !leaf.stage2.permit(intent) {
             let ipa = leaf.intermediate | (input & ((1 << leaf.log2_bytes) - 1));
-            return Err(Fault { stage2: true, ipa, why: "stage 2 permissions", ..permission });
+            return Err(Fault { stage2: true, ipa, why: "stage 2 permissions", ..self.denied(&leaf.stage2, intent) });
         }
         Ok(leaf)
     }
@@ -68,9 +67,18 @@ impl Machine {
         let leaf = self.walk(&regime, ste, None, input, intent).map_err(of_stage2)?;
         let device_walk = class != Class::In && ste.s2ptw() && matches!(leaf.memory, MemoryType::Device(_));
         if !leaf.stage2.permit(intent) || device_walk {
-            return Err(of_stage2(Fault { why: "stage 2 permissions", ..Fault::new(EventKind::Permission) }));
+            return Err(of_stage2(Fault { why: "stage 2 permissions", ..self.denied(&leaf.stage2, intent) }));
         }
         Ok(leaf)
+    }
+
+    /// F_PERMISSION. From SMMUv3.1 on it says of an atomic access whether the right to read is missing (IHI 0070, 7.3.15).
+    fn denied(&self, permissions: &Permissions, intent: &Intent) -> Fault {
+        let lacks_read = self.config.minor >= 1
+            && intent.reads
+            && intent.writes
+            && !permissions.permit(&Intent { writes: false, ..*intent });
+        Fault { lacks_read, ..Fault::new(EventKind::Permission) }
     }
 
     /// Where stage 2 puts something that the SMMU itself reads or updates.
