@@ -32,6 +32,11 @@ pub struct Faults {
     pub silent: Silent,
     /// The event queue is full whatever its indices say.
     pub event_queue_full: bool,
+    /// The queue of page requests is full whatever its indices say.
+    pub page_request_queue_full: bool,
+    /// What a CPU stores at the descriptor at this physical address just before hardware would update it, once: the address
+    /// and the word.
+    pub meanwhile: Option<(u64, u64)>,
     /// Service failure mode: nothing is processed, every transaction aborts.
     pub service_failure: bool,
 }

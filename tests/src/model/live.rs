@@ -11,7 +11,7 @@ use super::bits::{bit, mask};
 use super::commands::Command;
 use super::laws::Law;
 use super::registers::enable;
-use super::structures::{Cd, Meaning, Ste, StreamConfig, cd_reserved, ste_reserved};
+use super::structures::{Cd, Meaning, Ste, cd_reserved, ste_reserved};
 
 /// More combinations of an entry than this are not looked at: no update comes near.
 const COMBINATIONS_MAX: usize = 20_000;
@@ -101,20 +101,21 @@ impl Machine {
         Some((physical, Ste(self.peek(physical, view)?)))
     }
 
-    /// A CD of a stream without stage 2 as memory has it now.
+    /// A CD of a stream as memory has it now, behind stage 2 if the stream has one.
     pub(super) fn peek_cd(&self, ste: &Ste, index: u32) -> Option<(u64, Cd)> {
-        if ste.config() != StreamConfig::Stage1 {
+        if !ste.config().stage1() {
             return None;
         }
+        let reached = |address| if ste.config().stage2() { self.peek_stage2(ste, address) } else { Some(address) };
         let view = self.view(ste.context_attributes());
         let physical = match (ste.log2_contexts(&self.config), ste.log2_leaf_contexts()) {
             (1.., Some(leaf)) => {
-                let first = ste.context_pointer() + u64::from(index >> leaf) * 8;
+                let first = reached(ste.context_pointer() + u64::from(index >> leaf) * 8)?;
                 let word = self.platform.memory().read(first, view).ok()?;
                 let low = u64::from(index & ((1 << leaf) - 1));
-                bit(word, 0).then_some((word & mask(51, 12)) + low * 64)?
+                reached(bit(word, 0).then_some((word & mask(51, 12)) + low * 64)?)?
             }
-            _ => ste.context_pointer() + u64::from(index) * 64,
+            _ => reached(ste.context_pointer() + u64::from(index) * 64)?,
         };
         Some((physical, Cd(self.peek(physical, view)?)))
     }

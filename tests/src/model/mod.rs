@@ -144,6 +144,11 @@ impl Model {
         self.machine().raise(error);
     }
 
+    /// Puts a record into the event queue as it is: of an event that the model has no occasion for.
+    pub fn raise_event(&self, words: [u64; 4]) {
+        self.machine().record(Record(words));
+    }
+
     /// Changes what the caches keep.
     pub fn set_caching(&self, caching: Caching) {
         self.machine().caches.set_caching(caching);

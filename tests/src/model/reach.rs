@@ -60,6 +60,7 @@ impl Machine {
         if ste.config().stage2() {
             regimes.extend(self.stage2_regime(&ste));
         }
+        // The contexts and stage 1 tables of a nested stream lie in what its stage 2 maps, all of which is reachable.
         if ste.config() == StreamConfig::Stage1 {
             for index in self.contexts_of(stream) {
                 let Some((physical, cd)) = self.peek_cd(&ste, index) else { continue };

@@ -18,7 +18,14 @@ fn records_are_read_between_two_barriers() {
             // Those of before do not count.
             (0..2).for_each(|_| bench.model.platform().read_barrier());
             assert!(touch(&bench.device(), 0).is_err());
-            bench.device().request_page(&PageRequest { address: 0, read: true, write: false, last: true, group: 1 });
+            bench.device().request_page(&PageRequest {
+                address: 0,
+                read: true,
+                write: false,
+                execute: false,
+                last: true,
+                group: 1,
+            });
             let found = bench.registers.read32(producer);
             (0..passed).for_each(|_| bench.model.platform().read_barrier());
             bench.registers.write32(consumer, found);

@@ -132,7 +132,7 @@ fn ats_goes_by_the_devices_own_cache() {
 fn page_requests_are_queued_and_answered() {
     let mut bench = Bench::new(Config::full());
     let device = bench.device();
-    let request = PageRequest { address: 0x5123, read: true, write: true, last: true, group: 9 };
+    let request = PageRequest { address: 0x5123, read: true, write: true, execute: false, last: true, group: 9 };
     assert!(device.request_page(&request));
     let words = [word(&bench.requests, 0), word(&bench.requests, 1)];
     assert_eq!(words, [u64::from(STREAM) | 7 << 60, 0x5009]);

@@ -35,7 +35,7 @@ fn each_source_sends_its_own_message() {
     for _ in 0..2 {
         assert!(touch(&model.device(StreamId::new(5)), 0).is_err());
         assert_eq!(received(&doorbell), [0, 2, 0]);
-        let request = PageRequest { address: 0, read: true, write: false, last: true, group: 1 };
+        let request = PageRequest { address: 0, read: true, write: false, execute: false, last: true, group: 1 };
         assert!(model.device(StreamId::new(5)).request_page(&request));
         assert_eq!(received(&doorbell), [0, 0, 3]);
         model.raise(GlobalError::MsiCmdq);

@@ -20,7 +20,7 @@ fn small() -> Config {
 }
 
 fn request(group: u16, last: bool) -> PageRequest {
-    PageRequest { address: 0x5123, read: true, write: true, last, group }
+    PageRequest { address: 0x5123, read: true, write: true, execute: false, last, group }
 }
 
 fn answer(group: u16, code: u8, automatic: bool) -> PageResponse {

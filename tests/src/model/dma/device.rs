@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smmu::addr::{Iova, StreamId};
 
 use super::super::{Machine, MemoryType, Shared, lock};
-use super::{AtsRefused, AtsTranslation, PageRequest, PageResponse, Passage, Transaction};
+use super::{AtsRefused, AtsTranslation, PageRequest, PageResponse, Passage, Requester, Transaction};
 
 /// Transactions are split here.
 const PAGE: u64 = 4096;
@@ -200,7 +200,8 @@ impl Device {
 
     /// Sends a page request (PRI). Whether it reached the queue: otherwise the SMMU answers by itself.
     pub fn request_page(&self, request: &PageRequest) -> bool {
-        self.machine().page_request(self.stream, self.substream, request)
+        let Self { stream, substream, privileged, .. } = *self;
+        self.machine().page_request(&Requester { stream, substream, privileged }, request)
     }
 
     /// The answers to page requests so far. They are handed out once.

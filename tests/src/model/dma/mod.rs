@@ -12,6 +12,7 @@ mod transaction;
 pub(super) use ats::AtcEntry;
 pub use ats::{AtsRefused, AtsTranslation};
 pub use device::{Device, Refused, Stall};
+use page_request::Requester;
 pub use page_request::{PageRequest, PageResponse};
 pub(super) use stall::Stalled;
 pub(super) use transaction::{Passage, Transaction};

@@ -16,6 +16,8 @@ pub struct PageRequest {
     pub read: bool,
     /// Whether the device wants to write.
     pub write: bool,
+    /// Whether the device wants to read instructions.
+    pub execute: bool,
     /// Whether it is the last of its group.
     pub last: bool,
     /// The page request group, 9 bits.
@@ -35,13 +37,28 @@ pub struct PageResponse {
     pub automatic: bool,
 }
 
+/// Who asks for a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Requester {
+    pub(super) stream: u32,
+    pub(super) substream: Option<u32>,
+    pub(super) privileged: bool,
+}
+
+impl PageRequest {
+    /// Whether it only says that no more requests of a SubstreamID are under way, and wants no answer (IHI 0070, 8.1).
+    fn is_stop_marker(&self, requester: &Requester) -> bool {
+        self.last && !self.read && !self.write && requester.substream.is_some()
+    }
+}
+
 impl Machine {
     /// Puts a request into the queue, or answers by itself (IHI 0070, 8.1 and 8.2). Whether it reached the queue.
-    pub(super) fn page_request(&mut self, stream: u32, substream: Option<u32>, request: &PageRequest) -> bool {
+    pub(super) fn page_request(&mut self, requester: &Requester, request: &PageRequest) -> bool {
         let enabled = self.registers.enabled(enable::PRIQEN | enable::SMMUEN);
         let broken = self.registers.active_errors() & GlobalError::PriqAbt.bit() != 0;
         if !enabled || broken {
-            self.answer_by_itself(stream, None, request, 0);
+            self.answer_by_itself(requester, false, request, 0);
             return false;
         }
         let base = self.registers.get64(offset::PRIQ_BASE);
@@ -49,15 +66,15 @@ impl Machine {
         let (producer, consumer) = (self.registers.get(offset::PRIQ_PROD), self.registers.get(offset::PRIQ_CONS));
         let used = ring.distance(producer, consumer);
         let overflowed = bit((producer ^ consumer).into(), 31);
-        if overflowed || used >= ring.entries() {
+        if overflowed || used >= ring.entries() || self.faults.page_request_queue_full {
             if !overflowed {
                 self.registers.set(offset::PRIQ_PROD, producer ^ 1 << 31);
             }
-            let keeps_substream = self.config.pps || self.find_ste(stream).is_ok_and(|ste| ste.ppar());
-            self.answer_by_itself(stream, substream.filter(|_| keeps_substream), request, 2);
+            let keeps_substream = self.config.pps || self.find_ste(requester.stream).is_ok_and(|ste| ste.ppar());
+            self.answer_by_itself(requester, keeps_substream, request, 2);
             return false;
         }
-        let words = record(stream, substream, request);
+        let words = record(requester, request);
         let slot = ring.base(base, 16) + u64::from(ring.slot(producer)) * 16;
         let view = self.queue_view();
         let written = (0..2u64).try_for_each(|i| self.write_memory(slot + i * 8, words[i as usize], u64::MAX, view));
@@ -74,10 +91,11 @@ impl Machine {
         true
     }
 
-    fn answer_by_itself(&mut self, stream: u32, substream: Option<u32>, request: &PageRequest, code: u8) {
-        if request.last {
+    fn answer_by_itself(&mut self, requester: &Requester, keeps_substream: bool, request: &PageRequest, code: u8) {
+        if request.last && !request.is_stop_marker(requester) {
+            let substream = requester.substream.filter(|_| keeps_substream);
             let response = PageResponse { substream, group: request.group, code, automatic: true };
-            self.responses.push((stream, response));
+            self.responses.push((requester.stream, response));
         }
     }
 
@@ -93,12 +111,16 @@ impl Machine {
     }
 }
 
-/// A record of the PRI queue (IHI 0070, 8.3).
-fn record(stream: u32, substream: Option<u32>, request: &PageRequest) -> [u64; 2] {
-    let flags = u64::from(request.read) << 60
+/// A record of the PRI queue (IHI 0070, 8.3). Privilege and execution come with a SubstreamID, or not at all.
+fn record(requester: &Requester, request: &PageRequest) -> [u64; 2] {
+    let Requester { stream, substream, privileged } = *requester;
+    let ssv = substream.is_some();
+    let flags = u64::from(ssv && privileged) << 58
+        | u64::from(ssv && request.execute) << 59
+        | u64::from(request.read) << 60
         | u64::from(request.write) << 61
         | u64::from(request.last) << 62
-        | u64::from(substream.is_some()) << 63;
+        | u64::from(ssv) << 63;
     let first = u64::from(stream) | u64::from(substream.unwrap_or(0)) << 32 | flags;
     [first, u64::from(request.group) | request.address & !0xfff]
 }

@@ -5,6 +5,7 @@
 
 mod descriptor;
 mod memory_type;
+mod peek;
 mod permissions;
 mod regime;
 mod walker;

@@ -77,6 +77,13 @@ impl Regime {
         self.granule + (self.granule - 3) * (3 - level) as u32
     }
 
+    /// Where the descriptor for `input` is, in a table of a level.
+    pub(in super::super) fn entry(&self, level: i8, table: u64, input: u64) -> u64 {
+        let offset = input & (u64::MAX >> (64 - self.input_bits));
+        let index_bits = if level == self.start_level { 64 } else { self.granule - 3 };
+        table + ((offset >> self.shift(level)) & (u64::MAX >> (64 - index_bits))) * 8
+    }
+
     /// Size of the first table, concatenated ones counted together.
     pub(in super::super) fn root_bytes(&self) -> u64 {
         8 << (self.input_bits - self.shift(self.start_level))

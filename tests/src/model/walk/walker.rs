@@ -6,6 +6,7 @@ use super::super::caches::{Cached, What};
 use super::super::events::{Class, EventKind, Fault};
 use super::super::laws::Law;
 use super::super::log::{Entry, Fetched};
+use super::super::memory::View;
 use super::super::structures::{Cd, Half, Ste, descriptor_reserved};
 use super::{Decoded, Intent, Leaf, Limits, MemoryType, Permissions, Regime, Tag, decode};
 
@@ -115,7 +116,6 @@ impl Machine {
         input: u64,
         intent: &Intent,
     ) -> Result<Leaf, Fault> {
-        let offset = input & (u64::MAX >> (64 - regime.input_bits));
         let (mut level, mut table, mut limits) = (regime.start_level, regime.root, Limits::default());
         match self.caches.translation(&regime.tag, input, &mut self.random).map(|cached| (cached.level, cached.what)) {
             Some((_, What::Leaf(leaf))) if !(leaf.clean && intent.writes) => return Ok(leaf),
@@ -125,9 +125,7 @@ impl Machine {
             _ => {}
         }
         loop {
-            let index_bits = if level == regime.start_level { 64 } else { regime.granule - 3 };
-            let index = (offset >> regime.shift(level)) & (u64::MAX >> (64 - index_bits));
-            let entry = table + index * 8;
+            let entry = regime.entry(level, table, input);
             let physical = match nested {
                 Some(_) => self.walk_stage2_for(ste, entry, Class::Tt, false)?,
                 None => entry,
@@ -153,7 +151,9 @@ impl Machine {
                 }
                 Decoded::Leaf(leaf) => {
                     self.check_descriptor(raw, regime, Some(regime.shift(level)), physical);
-                    let leaf = self.accept(regime, ste, nested, leaf, (raw, entry, physical), intent)?;
+                    let accepted = self.accept(regime, ste, nested, leaf, (raw, entry, physical), intent)?;
+                    // Whoever has changed the descriptor meanwhile was first.
+                    let Some(leaf) = accepted else { continue };
                     let leaf = self.finish(regime, ste, nested, leaf, input, intent)?;
                     if nested.is_none() && self.caches.is_greedy() {
                         self.take_neighbours(regime, level, physical, input, limits);
@@ -164,7 +164,8 @@ impl Machine {
         }
     }
 
-    /// The checks on a leaf, and hardware's updates of its descriptor: access flag, then dirty state.
+    /// The checks on a leaf, and hardware's updates of its descriptor: access flag, then dirty state. `None` if the descriptor
+    /// is another by then.
     fn accept(
         &mut self,
         regime: &Regime,
@@ -173,7 +174,7 @@ impl Machine {
         mut leaf: Leaf,
         (raw, entry, physical): (u64, u64, u64),
         intent: &Intent,
-    ) -> Result<Leaf, Fault> {
+    ) -> Result<Option<Leaf>, Fault> {
         if leaf.output >> regime.output_bits != 0 {
             return Err(Fault { why: "output beyond the output size", ..Fault::new(EventKind::AddrSize) });
         }
@@ -193,11 +194,21 @@ impl Machine {
                 Some(_) => self.walk_stage2_for(ste, entry, Class::Tt, true)?,
                 None => physical,
             };
-            // If software changed the descriptor meanwhile, the access is as if it had come before.
-            let _ = self.exchange_memory(physical, raw, updated, regime.view);
+            if !self.update_descriptor(physical, raw, updated, regime)? {
+                return Ok(None);
+            }
             leaf.access_flag = true;
         }
-        Ok(leaf)
+        Ok(Some(leaf))
+    }
+
+    /// Updates a descriptor, if it is still what it was.
+    fn update_descriptor(&mut self, physical: u64, old: u64, new: u64, regime: &Regime) -> Result<bool, Fault> {
+        let aborted = |_| walk_aborted(physical);
+        if let Some((_, word)) = self.faults.meanwhile.take_if(|(address, _)| *address == physical) {
+            self.write_memory(physical, word, u64::MAX, View::Snooping).map_err(aborted)?;
+        }
+        self.exchange_memory(physical, old, new, regime.view).map_err(aborted)
     }
 
     /// Adds stage 2 where there is one, and remembers the result.
@@ -267,8 +278,7 @@ impl Machine {
     fn read_descriptor(&mut self, regime: &Regime, level: i8, physical: u64) -> Result<u64, Fault> {
         let what = if regime.tag.stage2 { Fetched::Stage2(level) } else { Fetched::Stage1(level) };
         self.log.push(Entry::Fetch { what, physical });
-        let aborted = Fault { fetch_address: physical, class: Class::Tt, ..Fault::new(EventKind::WalkEabt) };
-        self.read_memory(physical, regime.view).map_err(|_| aborted)
+        self.read_memory(physical, regime.view).map_err(|_| walk_aborted(physical))
     }
 
     fn check_descriptor(&mut self, raw: u64, regime: &Regime, leaf: Option<u32>, physical: u64) {
@@ -278,4 +288,9 @@ impl Machine {
             self.violation(Law::ReservedBit, details);
         }
     }
+}
+
+/// F_WALK_EABT: a descriptor could not be read or updated.
+fn walk_aborted(physical: u64) -> Fault {
+    Fault { fetch_address: physical, class: Class::Tt, ..Fault::new(EventKind::WalkEabt) }
 }
