@@ -1,5 +1,6 @@
 //! A stream table entry, overwritten behind the driver's back.
 
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const ADDRESS: u64 = (1 << 56) - (1 << 6);
 /// How long the SMMU may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// An SMMU that a driver has brought up, with its table walks snooping.
+/// An SMMU that a driver has brought up.
 pub(super) struct Hardware<P: Platform> {
     pub(super) platform: &'static P,
     pub(super) registers: P::Registers,
@@ -33,6 +34,7 @@ impl<P: Platform> Hardware<P> {
     pub(super) fn overwrite(&self, stream: StreamId, field: Field) -> Result<(), Mismatch> {
         let word = &self.entry(stream)?[field.word()];
         word.store(field.set(u64::from_le(word.load(Ordering::Relaxed))).to_le(), Ordering::Relaxed);
+        self.platform.clean_cache(NonNull::from(word).cast(), size_of_val(word));
         self.run(&[Command::CfgiSte { stream, leaf: true }, Command::Sync { completion: Completion::None }])
     }
 
@@ -68,6 +70,7 @@ impl<P: Platform> Hardware<P> {
         for (word, value) in queue.words().iter().zip(commands.iter().flat_map(Command::encode)) {
             word.store(value.to_le(), Ordering::Relaxed);
         }
+        queue.clean(0, queue.words().len());
         let before = (
             self.registers.read64(CMDQ_BASE.offset()),
             self.registers.read32(CMDQ_PROD.offset()),
