@@ -92,7 +92,7 @@ fn experiment(smmu: &Smmu<Kernel>, space: &Space, edu: &mut Edu) -> Result<Found
     println!("unmapped, but nothing invalidated: the device's write {}", in_words(stale));
     let range = StaleRange { start: IOVA, size_bytes, granule: unmapped.granule(), stale: unmapped.stale() };
     smmu.invalidate(space.tag, &range).map_err(|error| error.to_string())?;
-    unmapped.free();
+    space.table.free(unmapped);
     let invalidated = write_arrives()?;
     println!("invalidated: the device's write {}", in_words(invalidated));
     Ok(Found { mapped, stale, invalidated })
@@ -123,8 +123,7 @@ impl Space {
         }
         let coherent = features.coherent();
         let walk = if coherent { WalkAttributes::COHERENT } else { WalkAttributes::NON_COHERENT };
-        let config =
-            TableConfig { stage: Stage::Stage1, granule: Granule::K4, input_bits: 39, output_bits: 44, coherent };
+        let config = TableConfig { coherent, ..TableConfig::new(Stage::Stage1, Granule::K4, 39, 44) };
         let table = PageTable::new(&PLATFORM, &config).map_err(|error| error.to_string())?;
         let asid = smmu.take_asid().map_err(|error| error.to_string())?;
         let vmid = Vmid::new(0);

@@ -18,6 +18,19 @@ pub enum Stale {
     TablesAndLeaves,
 }
 
+impl Stale {
+    /// What covers both.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Leaves { level: one }, Self::Leaves { level: another }) => {
+                Self::Leaves { level: one.filter(|_| one == another) }
+            }
+            _ => Self::TablesAndLeaves,
+        }
+    }
+}
+
 /// Splits a range of addresses into as few range invalidations as possible (IHI 0070, 4.4.1.1; needs IDR3.RIL).
 ///
 /// One command covers up to `32 * 2^31` pages, so that there is hardly ever more than one. A command counts pages in a

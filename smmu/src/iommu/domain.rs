@@ -42,8 +42,10 @@ impl<P: Platform> PagingDomain<P> {
         } else {
             (Stage::Stage2, output_bits)
         };
-        let config =
-            TableConfig { stage, granule: Granule::K4, input_bits, output_bits, coherent: features.coherent() };
+        let config = TableConfig {
+            coherent: features.coherent(),
+            ..TableConfig::new(stage, Granule::K4, input_bits, output_bits)
+        };
         Ok(Self {
             platform,
             table: PageTable::new(platform, &config)?,
@@ -128,7 +130,7 @@ impl<P: Platform> PagingDomain<P> {
         }
         match failure {
             None => {
-                unmapped.free();
+                self.table.free(unmapped);
                 self.unmapped.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn geometry(stage: Stage, granule: Granule, input_bits: u8, output_bits: u8) -> Result<Geometry, TableError> {
-        Geometry::new(&TableConfig { stage, granule, input_bits, output_bits, coherent: true })
+        Geometry::new(&TableConfig::new(stage, granule, input_bits, output_bits))
     }
 
     #[test]

@@ -11,10 +11,10 @@ use crate::platform::Platform;
 
 /// What is left to map.
 #[derive(Clone, Copy)]
-struct Span {
-    iova: u64,
-    physical: u64,
-    size_bytes: u64,
+pub(super) struct Span {
+    pub(super) iova: u64,
+    pub(super) physical: u64,
+    pub(super) size_bytes: u64,
 }
 
 impl Span {
@@ -24,7 +24,7 @@ impl Span {
     }
 
     /// Leaves `bytes` bytes behind. Never passes the end, which [`PageTable::map`] has checked.
-    const fn advance(&mut self, bytes: u64) {
+    pub(super) const fn advance(&mut self, bytes: u64) {
         self.iova = self.iova.wrapping_add(bytes);
         self.physical = self.physical.wrapping_add(bytes);
         self.size_bytes = self.size_bytes.saturating_sub(bytes);
@@ -32,21 +32,21 @@ impl Span {
 }
 
 /// Neighbouring entries of one table that are to become leaves.
-struct Run<'v> {
-    entries: &'v [AtomicU64],
+pub(super) struct Run<'v> {
+    pub(super) entries: &'v [AtomicU64],
     level: u8,
     shift: u32,
 }
 
 impl Run<'_> {
     #[inline(always)]
-    const fn bytes(&self) -> u64 {
+    pub(super) const fn bytes(&self) -> u64 {
         (self.entries.len() as u64) << self.shift
     }
 }
 
 /// Where the next leaf belongs.
-enum Spot<'v> {
+pub(super) enum Spot<'v> {
     /// In these entries, the first of which is vacant.
     Run(Run<'v>),
     /// In a table that does not exist: it is to hang on the first entry of this place.
@@ -88,6 +88,9 @@ impl<P: Platform> Visit<'_, P> {
         let (table, whole) = (self.table, Span { iova: iova.get(), physical: physical.get(), size_bytes });
         let mut spares = Spares::new(&table.tables);
         table.survey(self, whole, &mut spares)?;
+        if table.hands_back() {
+            table.settle(self, whole, &mut spares)?;
+        }
         table.fill(self, whole, attributes, &mut spares)?;
         table.platform.write_barrier();
         Ok(())
@@ -118,7 +121,7 @@ impl<P: Platform> PageTable<P> {
         let attributes = self.leaves.of(access, memory);
         let visit = self.visit();
         // Mostly it is one entry of a table that exists: no calls, so that nothing has to be saved for them.
-        if self.config.coherent
+        if self.direct
             && let Some(place) = visit.descend_quickly(whole.iova)
             && self.takes_leaf(&place, &whole)
         {
@@ -200,13 +203,17 @@ impl<P: Platform> PageTable<P> {
 
     /// Walks down to where the next leaf of `rest` belongs.
     #[inline(always)]
-    fn spot<'v>(&self, visit: &'v Visit<'_, P>, rest: &Span) -> Result<Spot<'v>, MapError> {
-        let overlap = MapError::Overlap { iova: Iova::new(rest.iova) };
+    pub(super) fn spot<'v>(&self, visit: &'v Visit<'_, P>, rest: &Span) -> Result<Spot<'v>, MapError> {
         let place =
             if self.config.coherent { visit.descend(rest.iova) } else { self.descend_cleaning(visit, rest.iova) };
-        let place = place.ok_or(overlap)?;
+        self.spot_at(place.ok_or(MapError::Overlap { iova: Iova::new(rest.iova) })?, rest)
+    }
+
+    /// What that place is to the next leaf of `rest`.
+    #[inline(always)]
+    pub(super) fn spot_at<'v>(&self, place: Place<'v>, rest: &Span) -> Result<Spot<'v>, MapError> {
         if place.raw & 1 == 1 {
-            return Err(overlap);
+            return Err(MapError::Overlap { iova: Iova::new(rest.iova) });
         }
         if self.takes_leaf(&place, rest) {
             let entries = place.cover(rest.size_bytes);
@@ -227,7 +234,7 @@ impl<P: Platform> PageTable<P> {
 
     /// Shortens a run that starts at `iova` to the entries before the first table.
     #[inline]
-    fn vacant<'v>(&self, run: Run<'v>, iova: u64) -> Result<Run<'v>, MapError> {
+    pub(super) fn vacant<'v>(&self, run: Run<'v>, iova: u64) -> Result<Run<'v>, MapError> {
         let count = vacant_count(run.entries);
         let (vacant, rest) = run.entries.split_at_checked(count).unwrap_or((run.entries, &[]));
         match rest.first() {
@@ -262,7 +269,7 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Hangs an empty table on the first entry of `place`, unless somebody else has just done so.
-    fn link(&self, place: &Place<'_>, spares: &mut Spares<'_, P>) -> Result<(), MapError> {
+    pub(super) fn link(&self, place: &Place<'_>, spares: &mut Spares<'_, P>) -> Result<(), MapError> {
         let Some(entry) = place.entries.first() else { return Ok(()) };
         let table = spares.take()?;
         // The SMMU must find an empty table from the moment it finds it.

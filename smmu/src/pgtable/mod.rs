@@ -7,12 +7,14 @@
 //!
 //! Two rules keep hardware and the CPUs out of each other's way:
 //!
-//! * A table is removed only by an unmap that covers all the addresses it serves. Whoever maps or unmaps other addresses
-//!   is then nowhere near it. A table that was emptied piece by piece stays for reuse: a kernel that maps and unmaps
-//!   the same few addresses all day allocates once. It goes with an unmap that covers it, or with the whole [`PageTable`].
-//! * A removed table is given back twice: by the caller ([`Unmapped::free`]), once the SMMU has forgotten it, and by the
+//! * A table is removed only by an unmap that covers all the addresses it serves, so that whoever maps or unmaps other
+//!   addresses is nowhere near it; or, where [`EmptyTables::HandBack`] is wanted, when it is empty and nobody is mapping into
+//!   it.
+//! * A removed table is given back twice: by the caller ([`PageTable::free`]), once the SMMU has forgotten it, and by the
 //!   last method that was running when it was removed, which may still be reading it.
 
+mod config;
+mod empty;
 mod error;
 mod geometry;
 mod map;
@@ -20,39 +22,26 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod unmap;
+mod unmapped;
 mod walk;
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+pub use config::{EmptyTables, TableConfig};
 pub use error::{MapError, TableError, UnmapError};
-pub use unmap::Unmapped;
+pub use unmapped::Unmapped;
 pub use walk::{Translation, Walk};
 
 pub use crate::arch::descriptor::{Access, MemoryType, Stage};
 
 use crate::addr::{Iova, PhysAddr};
-use crate::arch::attributes::{Granule, Mair};
+use crate::arch::attributes::Mair;
 use crate::arch::descriptor::{Format, LeafKinds};
 use crate::memory::DmaMemory;
 use crate::platform::Platform;
 use geometry::Geometry;
 use tables::{TableList, Tables, Visit};
-
-/// What a page table is to be like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableConfig {
-    /// The stage.
-    pub stage: Stage,
-    /// The granule. The SMMU must support it (IDR5).
-    pub granule: Granule,
-    /// Bits of an input address, 32 to 48; at stage 2 no more than `output_bits`.
-    pub input_bits: u8,
-    /// Bits of an output address, as CD.IPS or STE.S2PS will say: 32, 36, 40, 42, 44 or 48.
-    pub output_bits: u8,
-    /// Whether the SMMU's table walks snoop the CPUs' caches. If not, every change is cleaned to memory.
-    pub coherent: bool,
-}
 
 /// A page table, empty at first.
 ///
@@ -72,6 +61,8 @@ pub struct PageTable<P: Platform> {
     /// How many bytes there are input addresses for, and output addresses.
     input_bytes: u64,
     output_bytes: u64,
+    /// Whether mapping and unmapping may take the short way: nothing to clean, no empty tables to look for.
+    direct: bool,
     root: DmaMemory<P>,
     tables: Tables<P>,
     kept: AtomicBool,
@@ -99,6 +90,7 @@ impl<P: Platform> PageTable<P> {
             page_mask: config.granule.bytes() - 1,
             input_bytes: 1 << config.input_bits,
             output_bytes: 1 << config.output_bits,
+            direct: config.coherent && config.empty_tables == EmptyTables::KeepOneLevel,
             root,
             tables: Tables::new(platform, config.granule),
             kept: AtomicBool::new(false),

@@ -68,9 +68,14 @@ impl<P: Platform> Tables<P> {
             self.free_now(list);
             return;
         }
-        while let Some(table) = list.pop(self) {
+        while let Some(table) = list.pop(&self.memory) {
             self.wait(table);
         }
+    }
+
+    /// The memory that links between tables lead to.
+    pub(super) fn memory(&self) -> &LinkedMemory<P> {
+        &self.memory
     }
 
     /// Adds a table to those that wait for the visitors to leave.
@@ -88,7 +93,7 @@ impl<P: Platform> Tables<P> {
 
     /// Frees tables that nobody can reach.
     pub(super) fn free_now(&self, mut list: TableList) {
-        while let Some(table) = list.pop(self) {
+        while let Some(table) = list.pop(&self.memory) {
             drop(self.memory.unlink(table));
         }
     }
@@ -101,6 +106,10 @@ impl<P: Platform> Tables<P> {
         self.give_back(TableList { first });
     }
 }
+
+/// Bits that no link has, since tables are aligned, but every descriptor: each valid one, and
+/// [`RESERVED`](super::empty::RESERVED).
+const NO_LINK: u64 = 0b11;
 
 /// A list of tables that hangs together through their first words, and so needs no memory.
 ///
@@ -119,23 +128,30 @@ impl TableList {
         self.first == 0
     }
 
-    pub(super) fn push<P: Platform>(&mut self, tables: &Tables<P>, table: PhysAddr) {
-        if let Some(link) = tables.words(table).first() {
+    pub(super) fn push<P: Platform>(&mut self, memory: &LinkedMemory<P>, table: PhysAddr) {
+        if let Some(link) = memory.words(table).first() {
             store(link, self.first);
             self.first = table.get();
         }
     }
 
-    pub(super) fn pop<P: Platform>(&mut self, tables: &Tables<P>) -> Option<PhysAddr> {
+    pub(super) fn pop<P: Platform>(&mut self, memory: &LinkedMemory<P>) -> Option<PhysAddr> {
         if self.first == 0 {
             return None;
         }
         let table = PhysAddr::new(self.first);
-        let link = tables.words(table).first().map_or(0, load);
-        // A valid descriptor is no link. Somebody was mapping into the table while it was removed, which is a mistake;
-        // the rest of the list is lost, but nothing is freed that is not ours.
-        self.first = if link & 1 == 0 { link } else { 0 };
+        let link = memory.words(table).first().map_or(0, load);
+        // A descriptor is no link. Somebody was mapping into the table while it was removed, which is a mistake; the rest of
+        // the list is lost, but nothing is freed that is not ours.
+        self.first = if link & NO_LINK == 0 { link } else { 0 };
         Some(table)
+    }
+
+    /// Moves the tables of `other` here.
+    pub(super) fn append<P: Platform>(&mut self, memory: &LinkedMemory<P>, mut other: Self) {
+        while let Some(table) = other.pop(memory) {
+            self.push(memory, table);
+        }
     }
 }
 
@@ -153,13 +169,13 @@ impl<'t, P: Platform> Spares<'t, P> {
     /// Allocates one more.
     pub(super) fn reserve(&mut self) -> Result<(), OutOfDmaMemory> {
         let table = self.tables.allocate()?;
-        self.list.push(self.tables, table);
+        self.list.push(self.tables.memory(), table);
         Ok(())
     }
 
     /// A zeroed table. Allocates only if too few were reserved: tables that were there have gone since.
     pub(super) fn take(&mut self) -> Result<PhysAddr, OutOfDmaMemory> {
-        match self.list.pop(self.tables) {
+        match self.list.pop(self.tables.memory()) {
             Some(table) => {
                 if let Some(link) = self.tables.words(table).first() {
                     store(link, 0);
@@ -172,7 +188,7 @@ impl<'t, P: Platform> Spares<'t, P> {
 
     /// Takes a table back that was not linked into the page table.
     pub(super) fn put(&mut self, table: PhysAddr) {
-        self.list.push(self.tables, table);
+        self.list.push(self.tables.memory(), table);
     }
 }
 
@@ -235,7 +251,7 @@ impl<'t, P: Platform> Visit<'t, P> {
 
     /// Likewise, but ends above a table already where `enter` does not want to go into it.
     #[inline(never)]
-    pub(super) fn descend_through(&self, iova: u64, enter: impl Fn(&Place<'_>) -> bool) -> Option<Place<'_>> {
+    pub(super) fn descend_through<'v>(&'v self, iova: u64, enter: impl Fn(&Place<'v>) -> bool) -> Option<Place<'v>> {
         let memory = &self.table.tables.memory;
         if let Some(tables) = memory.arrays::<512>() {
             self.descend_in(&tables, iova, enter)
@@ -252,7 +268,7 @@ impl<'t, P: Platform> Visit<'t, P> {
         &'v self,
         tables: &LinkedArrays<'v, P, N>,
         iova: u64,
-        enter: impl Fn(&Place<'_>) -> bool,
+        enter: impl Fn(&Place<'v>) -> bool,
     ) -> Option<Place<'v>> {
         let Geometry { start_level, start_shift, .. } = self.table.geometry;
         let root = self.table.root.words();
@@ -276,7 +292,7 @@ impl<'t, P: Platform> Visit<'t, P> {
     pub(super) fn gather(&self, level: u8, raw: u64, list: &mut TableList) {
         if let Some(table) = self.table.format.next_table(level, raw) {
             self.gather_below(self.table.tables.words(table), level + 1, list);
-            list.push(&self.table.tables, table);
+            list.push(self.table.tables.memory(), table);
         }
     }
 

@@ -1,71 +1,14 @@
 //! Unmapping: look first, then clear; what the SMMU may still remember goes to the caller, not to the allocator.
 
-use core::fmt;
 use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::tables::{TableList, Visit, load, replace, store};
-use super::{PageTable, TableConfig, UnmapError};
+use super::tables::{Place, TableList, Visit, load, replace, store};
+use super::{PageTable, TableConfig, UnmapError, Unmapped};
 use crate::addr::Iova;
-use crate::arch::attributes::Granule;
 use crate::arch::descriptor::LAST_LEVEL;
 use crate::arch::range::Stale;
 use crate::platform::Platform;
-
-/// A range that is no longer in the page table, but perhaps still in the SMMU's caches.
-///
-/// Invalidate it, wait for the invalidation (CMD_SYNC), then call [`free`](Self::free). Dropping it instead loses the
-/// memory of the removed tables: after a failed invalidation that is what should happen, because the SMMU may go on
-/// walking them.
-#[must_use = "invalidate the range, then call `free`"]
-pub struct Unmapped<'t, P: Platform> {
-    table: &'t PageTable<P>,
-    start: Iova,
-    size_bytes: u64,
-    stale: Stale,
-    removed: TableList,
-}
-
-impl<P: Platform> Unmapped<'_, P> {
-    /// The first address.
-    #[must_use]
-    pub fn start(&self) -> Iova {
-        self.start
-    }
-
-    /// Length in bytes.
-    #[must_use]
-    pub fn size_bytes(&self) -> u64 {
-        self.size_bytes
-    }
-
-    /// The granule, in which range invalidations count.
-    #[must_use]
-    pub fn granule(&self) -> Granule {
-        self.table.config.granule
-    }
-
-    /// What went, and so what the invalidation has to cover: leaves (of one level, or of several), or tables too.
-    #[must_use]
-    pub fn stale(&self) -> Stale {
-        self.stale
-    }
-
-    /// Gives the memory of the removed tables back. Only after the SMMU has completed the invalidation.
-    pub fn free(self) {
-        self.table.tables.give_back(self.removed);
-    }
-}
-
-impl<P: Platform> fmt::Debug for Unmapped<'_, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unmapped")
-            .field("start", &self.start)
-            .field("size_bytes", &self.size_bytes)
-            .field("stale", &self.stale)
-            .finish_non_exhaustive()
-    }
-}
 
 /// What is left to unmap.
 #[derive(Clone, Copy)]
@@ -100,9 +43,9 @@ impl Leaves<'_> {
     }
 }
 
-impl<'t, P: Platform> Visit<'t, P> {
+impl<P: Platform> Visit<'_, P> {
     /// Unmaps a range of `entries` that lie side by side and cover `1 << shift` bytes each, if they are all of it, all
-    /// leaves, and not all of a table.
+    /// leaves, and not all of a table that then goes.
     #[inline(never)]
     fn unmap_run(
         &self,
@@ -110,7 +53,7 @@ impl<'t, P: Platform> Visit<'t, P> {
         shift: u32,
         iova: Iova,
         size_bytes: u64,
-    ) -> Result<Unmapped<'t, P>, UnmapError> {
+    ) -> Result<Unmapped<P>, UnmapError> {
         let table = self.table;
         let leaves = Leaves { entries, level: table.format.level_of(shift), shift };
         if leaves.bytes() == size_bytes
@@ -120,14 +63,14 @@ impl<'t, P: Platform> Visit<'t, P> {
             table.clear_entries(entries);
             table.platform.write_barrier();
             let stale = Stale::Leaves { level: Some(leaves.level) };
-            return Ok(Unmapped { table, start: iova, size_bytes, stale, removed: TableList::EMPTY });
+            return Ok(Unmapped::new(table, iova, size_bytes, stale, TableList::EMPTY));
         }
         self.unmap_parts(iova, size_bytes)
     }
 
     /// Unmaps what is not all in one table, or all of one.
     #[inline(never)]
-    fn unmap_parts(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<'t, P>, UnmapError> {
+    fn unmap_parts(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<P>, UnmapError> {
         let (table, whole) = (self.table, Span { iova: iova.get(), size_bytes });
         let level = table.common_level(self, whole)?;
         let mut removed = TableList::EMPTY;
@@ -136,9 +79,14 @@ impl<'t, P: Platform> Visit<'t, P> {
             let bytes = table.clear_next(self, &rest, &mut removed);
             rest.advance(bytes);
         }
+        if table.hands_back() {
+            // What lies in between went as a whole.
+            table.remove_empty(self, iova.get(), &mut removed);
+            table.remove_empty(self, iova.get().wrapping_add(size_bytes - 1), &mut removed);
+        }
         table.platform.write_barrier();
         let stale = if removed.is_empty() { Stale::Leaves { level } } else { Stale::TablesAndLeaves };
-        Ok(Unmapped { table, start: iova, size_bytes, stale, removed })
+        Ok(Unmapped::new(table, iova, size_bytes, stale, removed))
     }
 }
 
@@ -146,19 +94,20 @@ impl<P: Platform> PageTable<P> {
     /// Unmaps `size_bytes` bytes at `iova`: any number of whole pages and blocks, without gaps. They need not be those of
     /// one [`map`](Self::map).
     ///
-    /// When this returns, the range is clear for walks that begin now; the SMMU still has to be told to forget it.
+    /// When this returns, the range is clear for walks that begin now; the SMMU still has to be told to forget it. Which
+    /// tables went too is a matter of [`EmptyTables`](super::EmptyTables).
     ///
     /// # Errors
     ///
     /// [`UnmapError`]; then nothing has changed.
-    pub fn unmap(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<'_, P>, UnmapError> {
+    pub fn unmap(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<P>, UnmapError> {
         if (iova.get() | size_bytes) & self.page_mask != 0 || size_bytes == 0 || !self.is_input(iova, size_bytes) {
             return Err(self.why_no_range(iova, size_bytes));
         }
         let whole = Span { iova: iova.get(), size_bytes };
         let visit = self.visit();
         // Mostly it is one entry: no calls, so that nothing has to be saved for them.
-        if self.config.coherent
+        if self.direct
             && let Some(place) = visit.descend_quickly(whole.iova)
             && place.raw & 1 == 1
             && whole.starts_with_entry(place.shift)
@@ -171,7 +120,7 @@ impl<P: Platform> PageTable<P> {
                 // Whoever invalidates, on whatever CPU: the SMMU walks again only after it sees the entries cleared.
                 self.platform.write_barrier();
                 let stale = Stale::Leaves { level: Some(place.level) };
-                return Ok(Unmapped { table: self, start: iova, size_bytes, stale, removed: TableList::EMPTY });
+                return Ok(Unmapped::new(self, iova, size_bytes, stale, TableList::EMPTY));
             }
         }
         visit.unmap_parts(iova, size_bytes)
@@ -190,9 +139,11 @@ impl<P: Platform> PageTable<P> {
         }
     }
 
-    /// Whether `leaves` are all of a table that may be removed.
+    /// Whether `leaves` are all of a table that goes with them.
     fn fills_removable_table(&self, leaves: &Leaves<'_>) -> bool {
-        leaves.level != self.geometry.start_level && leaves.entries.len() >> self.geometry.bits_per_level != 0
+        leaves.level != self.geometry.start_level
+            && leaves.level != LAST_LEVEL
+            && leaves.entries.len() >> self.geometry.bits_per_level != 0
     }
 
     /// Makes sure that `whole` consists of whole leaves. Returns their level if they share one.
@@ -248,9 +199,12 @@ impl<P: Platform> PageTable<P> {
 
     /// Clears what `rest` starts with: a table, or the leaves side by side in one. Returns how many bytes that was.
     fn clear_next(&self, visit: &Visit<'_, P>, rest: &Span, removed: &mut TableList) -> u64 {
+        // Not into tables that go as a whole.
+        let last_stays = !self.hands_back();
+        let stays =
+            |place: &Place<'_>| !rest.starts_with_entry(place.shift) || (last_stays && place.level + 1 == LAST_LEVEL);
         loop {
-            // Not into tables that go as a whole.
-            let place = visit.descend_through(rest.iova, |place| !rest.starts_with_entry(place.shift));
+            let place = visit.descend_through(rest.iova, stays);
             let Some(place) = place else { return rest.size_bytes };
             let is_table = |raw| self.format.next_table(place.level, raw).is_some();
             if !is_table(place.raw) {

@@ -7,7 +7,8 @@ use arbitrary::{Result, Unstructured};
 use smmu::addr::{Iova, PhysAddr};
 use smmu::arch::attributes::Granule;
 use smmu::pgtable::{
-    Access, MapError, MemoryType, PageTable, Stage, TableConfig, TableError, Translation, UnmapError, Unmapped,
+    Access, EmptyTables, MapError, MemoryType, PageTable, Stage, TableConfig, TableError, Translation, UnmapError,
+    Unmapped,
 };
 
 use super::platform::FuzzPlatform;
@@ -58,7 +59,7 @@ fn operate(platform: &'static FuzzPlatform, input: &mut Unstructured<'_>) -> Res
     let mut checked = Checked { platform, table: &table, pages: BTreeMap::new(), removed: Vec::new() };
     let result = (0..OPERATIONS_MAX).try_for_each(|_| checked.step(input));
     checked.pages.keys().for_each(|iova| checked.check(*iova));
-    checked.removed.into_iter().for_each(Unmapped::free);
+    checked.removed.into_iter().for_each(|unmapped| table.free(unmapped));
     result
 }
 
@@ -69,6 +70,7 @@ fn config(input: &mut Unstructured<'_>) -> Result<TableConfig> {
         input_bits: input.int_in_range(30..=50)?,
         output_bits: *input.choose(&[32, 36, 40, 42, 44, 48, 33, 52])?,
         coherent: input.arbitrary()?,
+        empty_tables: *input.choose(&[EmptyTables::KeepOneLevel, EmptyTables::HandBack])?,
     })
 }
 
@@ -88,7 +90,7 @@ struct Checked<'t> {
     table: &'t PageTable<FuzzPlatform>,
     pages: BTreeMap<u64, Page>,
     /// What was unmapped and not given back yet.
-    removed: Vec<Unmapped<'t, FuzzPlatform>>,
+    removed: Vec<Unmapped<FuzzPlatform>>,
 }
 
 impl Checked<'_> {
@@ -113,7 +115,7 @@ impl Checked<'_> {
                     self.unmap(at);
                 }
             }
-            _ => self.removed.drain(..).for_each(Unmapped::free),
+            _ => self.removed.drain(..).for_each(|unmapped| self.table.free(unmapped)),
         }
         Ok(())
     }

@@ -133,8 +133,8 @@ pub const MUTATIONS: &[Mutation] = &[
         breaks: "Emptied tables are given back before they are invalidated",
         file: DOMAIN,
         edits: &[
-            ("unmapped.free();", ""),
-            ("let mut failure = None;", "unmapped.free();\n        let mut failure = None;"),
+            ("self.table.free(unmapped);", ""),
+            ("let mut failure = None;", "self.table.free(unmapped);\n        let mut failure = None;"),
         ],
     },
     Mutation {

@@ -50,13 +50,8 @@ impl World {
 
     /// A page table that leads from the target to a byte.
     fn table(&mut self, model: &Model, stage: Stage, byte: u8) -> PageTable<ModelPlatform> {
-        let config = TableConfig {
-            stage,
-            granule: Granule::K4,
-            input_bits: 39,
-            output_bits: 40,
-            coherent: self.smmu.features().coherent(),
-        };
+        let coherent = self.smmu.features().coherent();
+        let config = TableConfig { coherent, ..TableConfig::new(stage, Granule::K4, 39, 40) };
         let table = PageTable::new(model.platform(), &config).unwrap();
         let page = self.page(model, byte);
         table.map(self.target, page, 4096, Access::ReadWrite, MemoryType::WriteBack).unwrap();

@@ -13,8 +13,8 @@ use crate::testing::Step;
 
 const IOVA: Iova = Iova::new(0x4000_0000);
 const PAGE: u64 = 0x1000;
-/// What one table of pages covers.
-const TABLE: u64 = 0x20_0000;
+/// What a table serves that goes when all of it is unmapped: one of tables of pages, which stay if only they are emptied.
+const TABLE: u64 = 0x4000_0000;
 
 /// Maps `size_bytes` at [`IOVA`] as pages.
 fn map_pages(attachment: &Attachment<TestPlatform>, size_bytes: u64) {

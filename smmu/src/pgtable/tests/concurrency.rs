@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::thread;
 
 use super::walker::walk;
-use super::{K, M, TableConfig, config, table};
+use super::{K, M, TableConfig, config, handing_back, table};
 use crate::addr::{Iova, PhysAddr};
 use crate::arch::attributes::Granule;
 use crate::pgtable::tables::{Spares, replace};
@@ -36,7 +36,17 @@ fn together(body: impl Fn(u64) + Sync) {
 /// own, whose table comes and goes beside the others'.
 #[test]
 fn disjoint_ranges_do_not_disturb_each_other() {
-    let (platform, table) = table(config(Stage::Stage1, Granule::K4, 48));
+    disjoint_ranges(config(Stage::Stage1, Granule::K4, 48));
+}
+
+/// Likewise, while the tables that all use come and go with what is in them.
+#[test]
+fn disjoint_ranges_do_not_disturb_each_other_where_empty_tables_go() {
+    disjoint_ranges(handing_back(config(Stage::Stage1, Granule::K4, 48)));
+}
+
+fn disjoint_ranges(config: TableConfig) {
+    let (platform, table) = table(config);
     together(|cpu| {
         let own_table = 16 * M + cpu * 2 * M;
         for round in 0..rounds(ROUNDS) {
@@ -50,21 +60,45 @@ fn disjoint_ranges_do_not_disturb_each_other() {
                 assert_eq!(found, Some((round * 8 + page) * 4 * K));
             }
             assert_eq!(table.walk(Iova::new(own_table + 2 * M - 1)).unwrap().physical.get(), 2 * M + 4 * K - 1);
-            table.unmap(Iova::new(own_table), 2 * M).unwrap().free();
+            table.free(table.unmap(Iova::new(own_table), 2 * M).unwrap());
             for page in 0..8 {
-                table.unmap(Iova::new(shared(page)), 4 * K).unwrap().free();
+                table.free(table.unmap(Iova::new(shared(page)), 4 * K).unwrap());
                 assert_eq!(table.walk(Iova::new(shared(page))), None);
             }
         }
     });
+    if table.hands_back() {
+        assert_eq!(platform.blocks(), 1, "whoever was last to unmap took the tables");
+    }
     drop(table);
     assert_eq!(platform.blocks(), 0);
+}
+
+/// Each thread has a page of the same table, maps and unmaps it: most find the table empty, coming or going.
+#[test]
+fn a_table_that_comes_and_goes_is_there_for_whoever_maps() {
+    let (platform, table) = table(handing_back(config(Stage::Stage1, Granule::K4, 48)));
+    together(|cpu| {
+        let iova = cpu * 4 * K;
+        for round in 0..rounds(8 * ROUNDS) {
+            assert!(map(&table, iova, round * 4 * K, 4 * K));
+            let found = walk(platform, &table, iova).map(|found| found.physical);
+            assert_eq!(found, Some(round * 4 * K), "the SMMU finds it as long as it is mapped");
+            table.free(table.unmap(Iova::new(iova), 4 * K).unwrap());
+        }
+    });
+    assert_eq!(platform.blocks(), 1);
 }
 
 /// The test platform never hands out an address twice and stops at one that was freed: that it does not is the point.
 #[test]
 fn reading_and_misusing_the_same_range_stays_within_live_memory() {
-    let (_, table) = table(config(Stage::Stage1, Granule::K4, 48));
+    misused(config(Stage::Stage1, Granule::K4, 48));
+    misused(handing_back(config(Stage::Stage1, Granule::K4, 48)));
+}
+
+fn misused(config: TableConfig) {
+    let (_, table) = table(config);
     together(|cpu| {
         for round in 0..rounds(ROUNDS) {
             let page = (round + cpu) % 512 * 4 * K;
@@ -72,7 +106,7 @@ fn reading_and_misusing_the_same_range_stays_within_live_memory() {
                 0 | 1 => {
                     map(&table, 0, 4 * K, 2 * M);
                     if let Ok(unmapped) = table.unmap(Iova::new(0), 2 * M) {
-                        unmapped.free();
+                        table.free(unmapped);
                     }
                 }
                 2 => {
@@ -81,7 +115,7 @@ fn reading_and_misusing_the_same_range_stays_within_live_memory() {
                 _ => {
                     map(&table, page, 0, 4 * K);
                     if let Ok(unmapped) = table.unmap(Iova::new(page), 4 * K) {
-                        unmapped.free();
+                        table.free(unmapped);
                     }
                 }
             }
@@ -92,7 +126,7 @@ fn reading_and_misusing_the_same_range_stays_within_live_memory() {
 /// All unmap the same table at the same moment: whoever comes first has it, and nobody frees it twice.
 #[test]
 fn a_table_is_removed_once() {
-    let (platform, table) = table(config(Stage::Stage1, Granule::K4, 48));
+    let (platform, table) = table(handing_back(config(Stage::Stage1, Granule::K4, 48)));
     let (ready, done) = (Barrier::new(THREADS as usize), Barrier::new(THREADS as usize));
     together(|cpu| {
         for _ in 0..rounds(ROUNDS) {
@@ -101,7 +135,7 @@ fn a_table_is_removed_once() {
             }
             ready.wait();
             if let Ok(unmapped) = table.unmap(Iova::new(0), 2 * M) {
-                unmapped.free();
+                table.free(unmapped);
             }
             done.wait();
         }

@@ -73,7 +73,7 @@ fn misaligned_output_means_pages() {
 fn a_table_left_over_is_filled_with_pages() {
     let (platform, table) = table(config(Stage::Stage1, Granule::K4, 40));
     map(&table, 2 * M, 0, 4 * K).unwrap();
-    table.unmap(Iova::new(2 * M), 4 * K).unwrap().free();
+    table.free(table.unmap(Iova::new(2 * M), 4 * K).unwrap());
     let blocks = platform.blocks();
     map(&table, 0, 0, 6 * M).unwrap();
     let levels = [0, 2 * M, 4 * M - 1, 4 * M].map(|iova| level(platform, &table, iova));
@@ -205,7 +205,7 @@ fn an_smmu_that_does_not_snoop_finds_everything_in_memory() {
     for iova in [0, 2 * G - 8 * K, 2 * G + 16 * K, 10 * M] {
         assert_eq!(level(platform, &table, iova), None);
     }
-    table.unmap(Iova::new(4 * M), 6 * M).unwrap().free();
+    table.free(table.unmap(Iova::new(4 * M), 6 * M).unwrap());
     assert_eq!(level(platform, &table, 4 * M), None);
 }
 

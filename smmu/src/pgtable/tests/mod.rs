@@ -2,13 +2,14 @@
 //! makes of it that shares no code with them.
 
 mod concurrency;
+mod emptying;
 mod lookup;
 mod mapping;
 mod reference;
 mod unmapping;
 mod walker;
 
-use super::{PageTable, Stage, TableConfig};
+use super::{EmptyTables, PageTable, Stage, TableConfig};
 use crate::arch::attributes::Granule;
 use crate::testing::TestPlatform;
 
@@ -20,7 +21,12 @@ const GRANULES: [Granule; 3] = [Granule::K4, Granule::K16, Granule::K64];
 const STAGES: [Stage; 2] = [Stage::Stage1, Stage::Stage2];
 
 fn config(stage: Stage, granule: Granule, bits: u8) -> TableConfig {
-    TableConfig { stage, granule, input_bits: bits, output_bits: 48, coherent: true }
+    TableConfig::new(stage, granule, bits, 48)
+}
+
+/// The same, with tables that do not stay when they are empty.
+fn handing_back(config: TableConfig) -> TableConfig {
+    TableConfig { empty_tables: EmptyTables::HandBack, ..config }
 }
 
 /// An empty table of a platform of its own.

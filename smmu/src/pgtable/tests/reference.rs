@@ -1,14 +1,14 @@
 //! Random maps, unmaps and walks against a sorted map of pages, for every stage, granule and kind of SMMU.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::walker::walk;
+use super::walker::{shifts, walk};
 use super::{GRANULES, STAGES, block_bytes};
 use crate::addr::{Iova, PhysAddr};
-use crate::pgtable::{Access, MapError, MemoryType, PageTable, TableConfig, Translation, UnmapError};
+use crate::pgtable::{Access, EmptyTables, MapError, MemoryType, PageTable, TableConfig, Translation, UnmapError};
 use crate::testing::{TestPlatform, tries};
 
 const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
@@ -130,7 +130,7 @@ impl Checked {
     }
 
     fn unmap(&mut self, iova: u64, bytes: u64) {
-        let result = self.table.unmap(Iova::new(iova), bytes).map(|unmapped| unmapped.free());
+        let result = self.table.unmap(Iova::new(iova), bytes).map(|unmapped| self.table.free(unmapped));
         if iova + bytes > 1 << self.table.config().input_bits {
             assert!(matches!(result, Err(UnmapError::InputOutOfRange { .. })));
             return;
@@ -154,6 +154,23 @@ impl Checked {
             at += page.leaf_bytes;
         }
         Ok(())
+    }
+
+    /// Where none stays empty, there are the tables that the leaves need, and no more.
+    fn check_tables(&self) {
+        if !self.table.hands_back() {
+            return;
+        }
+        let (page, start) = (self.page_bytes(), usize::from(self.table.start_level()));
+        let mut needed = BTreeSet::new();
+        for (iova, held) in &self.pages {
+            for (level, shift) in shifts(self.table.config().granule).into_iter().enumerate().skip(start) {
+                if level < 3 && held.leaf_bytes < 1 << shift {
+                    needed.insert((level, iova >> shift));
+                }
+            }
+        }
+        assert_eq!(self.platform.blocks(), 1 + needed.len(), "tables of {page:#x} bytes, and the root");
     }
 
     /// Checks pages at both ends of a range, on either side, and within.
@@ -215,10 +232,15 @@ fn operation(config: TableConfig) -> impl Strategy<Value = Operation> {
 
 fn configs() -> impl Strategy<Value = TableConfig> {
     let output = prop::sample::select(&[32u8, 36, 40, 42, 44, 48][..]);
-    let kind = (prop::sample::select(&STAGES[..]), prop::sample::select(&GRANULES[..]), any::<bool>());
-    (kind, output).prop_flat_map(|((stage, granule, coherent), output_bits)| {
+    let policy = prop::sample::select(&[EmptyTables::KeepOneLevel, EmptyTables::HandBack][..]);
+    let kind = (prop::sample::select(&STAGES[..]), prop::sample::select(&GRANULES[..]), any::<bool>(), policy);
+    (kind, output).prop_flat_map(|((stage, granule, coherent, empty_tables), output_bits)| {
         let most = if stage == crate::pgtable::Stage::Stage1 { 48 } else { output_bits };
-        (32..=most).prop_map(move |input_bits| TableConfig { stage, granule, input_bits, output_bits, coherent })
+        (32..=most).prop_map(move |input_bits| TableConfig {
+            coherent,
+            empty_tables,
+            ..TableConfig::new(stage, granule, input_bits, output_bits)
+        })
     })
 }
 
@@ -235,6 +257,7 @@ proptest! {
         let mut checked = Checked { platform, table, pages: BTreeMap::new() };
         for operation in &operations {
             checked.run(operation);
+            checked.check_tables();
         }
         for iova in checked.pages.keys() {
             checked.check(*iova);

@@ -1,0 +1,42 @@
+//! What a page table is to be like.
+
+use super::Stage;
+use crate::arch::attributes::Granule;
+
+/// What a page table is to be like. [`TableConfig::new`] has what is usual for all that is not said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableConfig {
+    /// The stage.
+    pub stage: Stage,
+    /// The granule. The SMMU must support it (IDR5).
+    pub granule: Granule,
+    /// Bits of an input address, 32 to 48; at stage 2 no more than `output_bits`.
+    pub input_bits: u8,
+    /// Bits of an output address, as CD.IPS or STE.S2PS will say: 32, 36, 40, 42, 44 or 48.
+    pub output_bits: u8,
+    /// Whether the SMMU's table walks snoop the CPUs' caches. If not, every change is cleaned to memory.
+    pub coherent: bool,
+    /// What becomes of tables that an unmap leaves empty.
+    pub empty_tables: EmptyTables,
+}
+
+impl TableConfig {
+    /// A table that a coherent SMMU walks; tables of pages that become empty stay.
+    #[must_use]
+    pub const fn new(stage: Stage, granule: Granule, input_bits: u8, output_bits: u8) -> Self {
+        Self { stage, granule, input_bits, output_bits, coherent: true, empty_tables: EmptyTables::KeepOneLevel }
+    }
+}
+
+/// What becomes of a table that an unmap leaves empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EmptyTables {
+    /// A table stays for the next mapping, until an unmap covers all addresses that the table above it serves: whoever maps
+    /// and unmaps the same few addresses all day allocates once, and touches nothing but the entries. An unmap of all that a
+    /// table of blocks serves takes that table too.
+    #[default]
+    KeepOneLevel,
+    /// It goes with what was unmapped ([`Unmapped`](super::Unmapped)), and so do the tables above that are then empty. No
+    /// memory is held that the mappings do not need, but every map and unmap has to look for more than its entries.
+    HandBack,
+}
