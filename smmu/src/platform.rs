@@ -142,4 +142,14 @@ pub unsafe trait Platform: Sync + 'static {
 
     /// Called in every turn of a polling loop: a CPU hint, or in tests a place to let hardware make progress.
     fn relax(&self);
+
+    /// Called instead of [`relax`](Self::relax) where the SMMU is to send the event that ends a CPU's WFE (IDR0.SEV), on
+    /// whichever CPU the caller runs.
+    ///
+    /// It must return within microseconds even if no event comes: the caller looks whether it has waited long enough in
+    /// between. A WFE does that with the timer's event stream enabled (CNTKCTL_EL1.EVNTEN) or with WFET; without them leave
+    /// it as it is.
+    fn wait_for_event(&self) {
+        self.relax();
+    }
 }

@@ -45,6 +45,7 @@ pub(crate) struct TestPlatform {
     /// Physical addresses of pages, by where the CPU sees them, that are other than they were allocated.
     scattered: Mutex<BTreeMap<usize, Option<PhysAddr>>>,
     watcher: Mutex<Option<Watcher>>,
+    waits_for_event: AtomicUsize,
 }
 
 /// How a property is tried: with `cases` random inputs; with fewer under Miri, which lets nobody read or write files.
@@ -105,6 +106,7 @@ impl TestPlatform {
             journal: Mutex::new(None),
             scattered: Mutex::new(BTreeMap::new()),
             watcher: Mutex::new(None),
+            waits_for_event: AtomicUsize::new(0),
         }))
     }
 
@@ -160,6 +162,11 @@ impl TestPlatform {
     /// Write barriers so far.
     pub(crate) fn barriers(&self) -> usize {
         self.barriers.load(Ordering::SeqCst)
+    }
+
+    /// How often somebody has waited for an event that the SMMU sends.
+    pub(crate) fn waits_for_event(&self) -> usize {
+        self.waits_for_event.load(Ordering::SeqCst)
     }
 
     /// The word at `physical` as a device sees it that snoops the CPU's caches.
@@ -311,6 +318,11 @@ unsafe impl Platform for TestPlatform {
     fn relax(&self) {
         self.nanoseconds.fetch_add(self.nanoseconds_per_relax.load(Ordering::SeqCst), Ordering::SeqCst);
         std::thread::yield_now();
+    }
+
+    fn wait_for_event(&self) {
+        self.waits_for_event.fetch_add(1, Ordering::SeqCst);
+        self.relax();
     }
 }
 

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use lock_api::Mutex;
 
-use super::command_queue::{CommandQueue, LOG2_COMMANDS};
+use super::command_queue::CommandQueue;
 use super::control::Control;
 use super::event_queue::{self, EventCounts, LOG2_EVENTS};
 use super::global_error::GlobalErrors;
@@ -121,7 +121,7 @@ impl<P: Platform> Smmu<P> {
         let log2_page_requests = LOG2_PAGE_REQUESTS.min(features.log2_page_requests_max());
         let page_requests = || RecordQueue::new(platform, &page_requests::REGISTERS, log2_page_requests, coherent);
         Ok(Self {
-            commands: CommandQueue::new(platform, LOG2_COMMANDS.min(features.log2_commands_max()), coherent)?,
+            commands: CommandQueue::new(platform, &features, coherent)?,
             events: RecordQueue::new(platform, &event_queue::REGISTERS, log2_events, coherent)?,
             event_counts: EventCounts::default(),
             page_requests: features.page_requests().then(page_requests).transpose()?,
@@ -153,7 +153,7 @@ impl<P: Platform> Smmu<P> {
 
     /// Switches the queues on, the command queue first: nothing of what the SMMU has cached is in use afterwards.
     pub(super) fn start_queues(&self) -> Result<(), DeviceError> {
-        self.commands.program(&self.control);
+        self.commands.program(&self.control)?;
         self.control.enables.set(&self.control, CR0::CMDQEN::SET.value | self.modes.atschk)?;
         self.commands.open();
         self.forget_everything()?;

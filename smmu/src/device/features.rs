@@ -229,6 +229,12 @@ impl Features {
         self.idr0.is_set(IDR0::MSI)
     }
 
+    /// Whether a CMD_SYNC can send the event that ends a CPU's WFE (IDR0.SEV).
+    #[must_use]
+    pub fn send_event(&self) -> bool {
+        self.idr0.is_set(IDR0::SEV)
+    }
+
     /// Size of a virtual address in bits: 48, or 52 with IDR5.VAX.
     #[must_use]
     pub fn virtual_address_bits(&self) -> u8 {

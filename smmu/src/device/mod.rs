@@ -83,6 +83,17 @@ pub struct Statistics {
 ///
 /// All methods take `&self` and may be called from several CPUs at once. Dropping it stops the SMMU with all traffic
 /// aborted.
+///
+/// # Interrupt handlers
+///
+/// What an interrupt handler is there for may be called by it: [`handle_global_errors`](Self::handle_global_errors) and
+/// the drains of events and page requests never wait for commands. All that sends commands (attaching, detaching,
+/// invalidating, retiring, answering) waits until they are carried out, and commands are carried out in the order in which
+/// CPUs reserved slots for them. A handler that sends some may have interrupted another sender on its own CPU between
+/// reserving slots and filling them. It waits for it in vain, and gets [`DeviceError::Timeout`] with CMDQ_PROD after a
+/// second: no deadlock, but no invalidation either. So leave such work to a thread, or mask the interrupts whose handlers
+/// send commands wherever commands are sent. A kernel that preempts itself need not care, as long as whoever was preempted
+/// runs again within that second.
 pub struct Smmu<P: Platform> {
     control: Control<P>,
     features: Features,

@@ -6,7 +6,8 @@
 /// The shape of a queue: how many entries, and how register values turn into positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ring {
-    log2_entries: u8,
+    /// The bits of an index and the wrap bit.
+    wrapped_mask: u32,
 }
 
 impl Ring {
@@ -15,26 +16,29 @@ impl Ring {
 
     /// A ring of `2^log2_entries` entries, capped at the architecture's 2^19.
     pub(super) const fn new(log2_entries: u8) -> Self {
-        Self { log2_entries: if log2_entries > Self::MAX_LOG2_ENTRIES { Self::MAX_LOG2_ENTRIES } else { log2_entries } }
+        let capped = if log2_entries > Self::MAX_LOG2_ENTRIES { Self::MAX_LOG2_ENTRIES } else { log2_entries };
+        Self { wrapped_mask: (2 << capped) - 1 }
     }
 
     pub(super) const fn log2_entries(self) -> u8 {
-        self.log2_entries
+        self.entries().ilog2() as u8
     }
 
     /// Number of entries.
     pub(super) const fn entries(self) -> u32 {
-        1 << self.log2_entries
+        (self.wrapped_mask >> 1) + 1
     }
 
     /// The index with its wrap bit, out of a PROD or CONS register value or a running count.
+    #[inline]
     pub(super) const fn wrapped(self, value: u32) -> u32 {
-        value & (self.entries() * 2 - 1)
+        value & self.wrapped_mask
     }
 
     /// The slot that a PROD or CONS value or a running count points at.
+    #[inline]
     pub(super) const fn slot(self, value: u32) -> usize {
-        (value & (self.entries() - 1)) as usize
+        (value & self.wrapped_mask >> 1) as usize
     }
 
     /// The value after `value`, wrap bit included.
@@ -53,6 +57,7 @@ impl Ring {
     ///
     /// Counts run on for ever, so that a waiter can compare positions of different laps. A reader that was held up for
     /// two laps gets too small a count, never one too large.
+    #[inline]
     pub(super) const fn extend(self, known: u64, value: u32) -> u64 {
         #[allow(clippy::cast_possible_truncation, reason = "only the low bits of the count matter")]
         let ahead = self.wrapped(value.wrapping_sub(known as u32));

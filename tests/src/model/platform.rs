@@ -28,6 +28,7 @@ pub struct ModelPlatform {
     nanoseconds: AtomicU64,
     relax_nanoseconds: AtomicU64,
     allocations_left: AtomicUsize,
+    waits_for_event: AtomicUsize,
 }
 
 impl ModelPlatform {
@@ -41,6 +42,7 @@ impl ModelPlatform {
             nanoseconds: AtomicU64::new(0),
             relax_nanoseconds: AtomicU64::new(1000),
             allocations_left: AtomicUsize::new(usize::MAX),
+            waits_for_event: AtomicUsize::new(0),
         }))
     }
 
@@ -74,6 +76,12 @@ impl ModelPlatform {
     #[must_use]
     pub fn bytes_in_use(&self) -> u64 {
         self.memory().bytes_in_use()
+    }
+
+    /// How often a CPU has waited for an event that an SMMU sends.
+    #[must_use]
+    pub fn waits_for_event(&self) -> usize {
+        self.waits_for_event.load(Ordering::SeqCst)
     }
 
     /// Moves the clock.
@@ -204,6 +212,12 @@ unsafe impl Platform for ModelPlatform {
         self.nanoseconds.fetch_add(self.relax_nanoseconds.load(Ordering::SeqCst), Ordering::SeqCst);
         self.each_smmu(|smmu| lock(&smmu.machine).tick());
         thread::yield_now();
+    }
+
+    /// As long as a turn of polling: events may be for somebody else, or come from nowhere.
+    fn wait_for_event(&self) {
+        self.waits_for_event.fetch_add(1, Ordering::SeqCst);
+        self.relax();
     }
 }
 

@@ -4,14 +4,15 @@ use super::Mutation;
 
 const ATTACH: &str = "smmu/src/device/attach.rs";
 const BRING_UP: &str = "smmu/src/device/bring_up.rs";
-const COMMAND_QUEUE: &str = "smmu/src/device/command_queue.rs";
+const COMMAND_QUEUE: &str = "smmu/src/device/command_queue/mod.rs";
 const CONTEXT_TABLE: &str = "smmu/src/device/context_table.rs";
 const DOMAIN: &str = "smmu/src/iommu/domain.rs";
 const ENTRY_UPDATE: &str = "smmu/src/arch/entry_update.rs";
 const INVALIDATION: &str = "smmu/src/device/invalidation.rs";
 const LIVE_ENTRY: &str = "smmu/src/device/live_entry.rs";
-const RECORD_QUEUE: &str = "smmu/src/device/record_queue.rs";
 const RANGE: &str = "smmu/src/arch/range.rs";
+const RECORD_QUEUE: &str = "smmu/src/device/record_queue.rs";
+const RESERVATION: &str = "smmu/src/device/command_queue/reservation.rs";
 const STREAM_TABLE: &str = "smmu/src/device/stream_table.rs";
 
 /// All of them.
@@ -20,53 +21,80 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "sync-dropped",
         breaks: "Requests do not end with a CMD_SYNC",
         file: COMMAND_QUEUE,
-        edits: &[(".chain(iter::once(sync)).peekable()", ".chain(iter::once(sync).take(0)).peekable()")],
+        edits: &[("self.send(control, errors, &batch, true)", "self.send(control, errors, &batch, false)")],
     },
     Mutation {
         name: "wait-dropped",
         breaks: "Nobody waits until the commands are carried out",
         file: COMMAND_QUEUE,
-        edits: &[("Some(range) => self.wait(control, errors, range, refused_before),", "Some(_) => Ok(()),")],
+        edits: &[("self.wait(control, errors, &range, ends_in_sync);", "Ok::<(), DeviceError>(());")],
     },
     Mutation {
         name: "barrier-dropped",
         breaks: "No barrier between the command slots and CMDQ_PROD",
         file: COMMAND_QUEUE,
         edits: &[(
-            "control.platform().write_barrier();\n            control.write(CMDQ_PROD, index);",
+            "control.platform().write_barrier();\n        control.write(CMDQ_PROD, index);",
             "control.write(CMDQ_PROD, index);",
         )],
     },
     Mutation {
         name: "barrier-before-repair-ack-dropped",
         breaks: "No barrier between a repaired command and the acknowledgement that has the queue go on",
-        file: COMMAND_QUEUE,
-        edits: &[("control.platform().write_barrier();\n            errors.acknowledge(", "errors.acknowledge(")],
+        file: "smmu/src/device/command_queue/repair.rs",
+        edits: &[("control.platform().write_barrier();\n        errors.acknowledge(", "errors.acknowledge(")],
     },
     Mutation {
         name: "prod-before-slot",
         breaks: "CMDQ_PROD is written before the slot that it hands over",
         file: COMMAND_QUEUE,
         edits: &[(
-            "self.write_slot(position, command);",
+            "self.write_slot(position, *words);",
             "control.write(CMDQ_PROD, self.register_value(position.saturating_add(1)));
-            self.write_slot(position, command);",
+            self.write_slot(position, *words);",
         )],
     },
     Mutation {
         name: "wrap-bit-lost",
         breaks: "Queue indices have no wrap bit",
         file: "smmu/src/device/ring.rs",
-        edits: &[("value & (self.entries() * 2 - 1)", "value & (self.entries() - 1)")],
+        edits: &[("value & self.wrapped_mask\n", "value & self.wrapped_mask >> 1\n")],
+    },
+    Mutation {
+        name: "space-not-checked",
+        breaks: "One slot more is reserved than is free",
+        file: RESERVATION,
+        edits: &[("> self.entries {", "> self.entries + 1 {")],
+    },
+    Mutation {
+        name: "out-of-turn-forgotten",
+        breaks: "Commands that are filled while another CPU publishes are never published",
+        file: RESERVATION,
+        edits: &[("|| !self.is_filled(start) {", "|| self.is_filled(start) {")],
     },
     Mutation {
         name: "repair-dropped",
         breaks: "A command queue that stopped at a bad command is not repaired",
+        file: "smmu/src/device/command_queue/waiting.rs",
+        edits: &[("self.repair(control, errors);", "")],
+    },
+    Mutation {
+        name: "error-told-to-all",
+        breaks: "A refused command is reported to everybody who sent one meanwhile",
+        file: "smmu/src/device/command_queue/refusal.rs",
+        edits: &[("range.contains(&(record >> 8))", "range.end != 0 && *record != NOTHING")],
+    },
+    Mutation {
+        name: "atc-sync-shared",
+        breaks: "A CMD_ATC_INV is followed by somebody else's CMD_SYNC",
         file: COMMAND_QUEUE,
-        edits: &[(
-            "            self.repair(control, errors);\n        }\n        Ok(count)",
-            "        }\n        Ok(count)",
-        )],
+        edits: &[("is_last || batch.invalidates_atc;", "is_last;")],
+    },
+    Mutation {
+        name: "sleep-before-senders",
+        breaks: "A suspended queue is taken for idle while senders look at its registers",
+        file: RESERVATION,
+        edits: &[("self.retired.load(Ordering::Acquire) == self.reserved()", "true")],
     },
     Mutation {
         name: "cfgi-before-switch-dropped",

@@ -26,7 +26,7 @@ fn commands_are_published_by_a_plain_store() {
     let mut published = 0;
     for function in listing.split("\n\n") {
         let mut lines = function.lines();
-        if !lines.next().is_some_and(|name| name.contains("command_queue") && name.contains("3run17h")) {
+        if !lines.next().is_some_and(|name| name.contains("command_queue") && name.contains("7send_at17h")) {
             continue;
         }
         let instructions: Vec<&str> = lines.filter_map(|line| line.split_once(':')).map(|it| it.1.trim()).collect();

@@ -1,6 +1,7 @@
 //! Suspended and resumed, closed, shut down: what passes meanwhile, and what works afterwards.
 
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use smmu::addr::{Iova, StreamId};
 use smmu::device::{DeviceError, Handover};
@@ -267,7 +268,8 @@ fn one_that_is_suspended_is_closed_and_dropped_without_its_registers() {
 #[test]
 fn cpus_map_and_unmap_while_it_sleeps_and_wakes() {
     everywhere(|config| {
-        let model = Model::new(Config { gbpa: ABORTING, ..config });
+        // Slowly, because time also passes while the host has a thread wait.
+        let model = Model::new(Config { gbpa: ABORTING, relax: Duration::from_nanos(100), ..config });
         let system = System::new(&model);
         std::thread::scope(|scope| {
             let workers = [5, 6].map(|stream| {

@@ -7,6 +7,7 @@ mod ats;
 mod barriers;
 mod bench;
 mod boot;
+mod command_queue;
 mod commands;
 mod devices;
 mod documentation;

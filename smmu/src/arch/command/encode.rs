@@ -63,6 +63,7 @@ type Word1 = FieldValue<u64, CMD1::Register>;
 impl Command {
     /// The command's opcode.
     #[must_use]
+    #[inline]
     pub const fn opcode(&self) -> Opcode {
         match self {
             Self::PrefetchConfig { .. } => Opcode::PrefetchConfig,
@@ -91,12 +92,14 @@ impl Command {
 
     /// The two words of the command, lowest first.
     #[must_use]
+    #[inline]
     pub fn encode(&self) -> [u64; 2] {
         let (word0, word1) = self.operands();
         [(CMD0::Opcode.val(self.opcode() as u64) + word0).value, word1.value]
     }
 
     /// All but the opcode.
+    #[inline]
     fn operands(&self) -> (Word0, Word1) {
         let none = Word1::none();
         match *self {
@@ -154,12 +157,14 @@ fn asid_operand(asid: Asid) -> Word0 {
 }
 
 /// Adds a virtual address and what goes with it.
+#[inline]
 fn with_address(word0: Word0, scope: TlbiAddress) -> (Word0, Word1) {
     let (word0, rest) = with_hints(word0, scope);
     (word0, rest + CMD1::Address.val(scope.address.get() >> 12))
 }
 
 /// Adds the leaf and range operands. Without a range TG is 0, and NUM, SCALE and TTL with it.
+#[inline]
 fn with_hints(word0: Word0, scope: TlbiAddress) -> (Word0, Word1) {
     let leaf = CMD1::Leaf.val(scope.leaf.into());
     match scope.range {

@@ -65,6 +65,23 @@ fn r07_more_commands_than_slots_wait_for_space() {
 }
 
 #[test]
+fn sixty_four_commands_and_their_sync_are_published_at_once() {
+    let published = |count| {
+        let (platform, _, smmu) = with_slots(8);
+        smmu.run((0..count).map(command)).unwrap();
+        let journal = platform.journal();
+        assert_eq!(commands(&journal), (0..count).map(encoded).chain([SYNC]).collect::<Vec<_>>());
+        let index = |step: &Step| if let Step::Write(_, CMDQ_PROD, index) = *step { Some(index) } else { None };
+        journal.iter().filter_map(index).collect::<Vec<_>>()
+    };
+    // Bring-up has sent four.
+    assert_eq!(published(0), [5]);
+    assert_eq!(published(64), [4 + 65]);
+    assert_eq!(published(65), [4 + 64, 4 + 66]);
+    assert_eq!(published(129), [4 + 64, 4 + 128, 4 + 130]);
+}
+
+#[test]
 fn r11_a_queue_that_stands_still_is_given_up() {
     let (platform, fake, smmu) = with_slots(3);
     fake.on_command(|_| Outcome::Stuck);
@@ -133,7 +150,7 @@ fn r08_only_the_culprit_among_many_is_told() {
     const ROUNDS: usize = 100;
     let (platform, fake, smmu) = with_slots(3);
     // Threads take turns at the fake's lock: let no deadline pass because of that.
-    platform.set_nanoseconds_per_relax(1000);
+    platform.set_nanoseconds_per_relax(10);
     fake.delay_commands(2);
     // Four refusals per thread: as many as are remembered.
     let is_bad = |number: usize| number % 25 == 3;

@@ -69,6 +69,9 @@ struct State {
     /// Reads of CMDQ_CONS that one command takes; 0: commands complete at once.
     reads_per_command: u32,
     reads: u32,
+    /// All reads of CMDQ_CONS.
+    consumer_reads: u32,
+    loses_messages: bool,
 }
 
 impl FakeSmmu {
@@ -81,6 +84,8 @@ impl FakeSmmu {
             outcome: Box::new(|_| Outcome::Done),
             reads_per_command: 0,
             reads: 0,
+            consumer_reads: 0,
+            loses_messages: false,
         };
         Arc::new(Self { platform, name, state: Mutex::new(state) })
     }
@@ -108,6 +113,16 @@ impl FakeSmmu {
     /// Makes a command take that many reads of CMDQ_CONS.
     pub(crate) fn delay_commands(&self, reads: u32) {
         self.state().reads_per_command = reads;
+    }
+
+    /// Reads of CMDQ_CONS so far.
+    pub(crate) fn consumer_reads(&self) -> u32 {
+        self.state().consumer_reads
+    }
+
+    /// Lets no message of a CMD_SYNC arrive.
+    pub(crate) fn lose_messages(&self) {
+        self.state().loses_messages = true;
     }
 
     /// Activates those of the global errors in `bits` that are not active.
@@ -164,6 +179,9 @@ impl FakeSmmu {
                 Outcome::Done => {
                     self.platform.note(Step::Command(self.name, words));
                     state.registers.insert(CMDQ_CONS, leftover | (consumer + 1) & (2 * entries - 1));
+                    if !state.loses_messages {
+                        self.send_message(words);
+                    }
                 }
                 Outcome::Refused(code) => {
                     state.registers.insert(CMDQ_CONS, code << 24 | consumer);
@@ -171,6 +189,16 @@ impl FakeSmmu {
                 }
                 Outcome::Stuck => return,
             }
+        }
+    }
+
+    /// CMD_SYNC with CS 1 and an address writes 32 bits there.
+    fn send_message(&self, [word, address]: [u64; 2]) {
+        if word & 0x30ff == 0x1046 && address != 0 {
+            assert_eq!(address & 7, 0, "the driver uses the low halves of words");
+            let address = PhysAddr::new(address);
+            let high = self.platform.snooped_word(address) & !0xffff_ffff;
+            self.platform.write_word(address, high | word >> 32, true);
         }
     }
 }
@@ -237,6 +265,7 @@ impl State {
 impl Registers for Arc<FakeSmmu> {
     fn read32(&self, offset: usize) -> u32 {
         let mut state = self.state();
+        state.consumer_reads += u32::from(offset == CMDQ_CONS);
         if offset == CMDQ_CONS && state.reads_per_command != 0 {
             state.reads += 1;
             if state.reads.is_multiple_of(state.reads_per_command) {

@@ -3,6 +3,7 @@
 mod atc;
 mod bring_up;
 mod command_queue;
+mod completion;
 mod contexts;
 mod events;
 mod fake;
@@ -28,6 +29,7 @@ pub(crate) const CMD_TLBI_NH_VA: u64 = 0x12;
 pub(crate) const CMD_TLBI_S12_VMALL: u64 = 0x28;
 pub(crate) const CMD_TLBI_S2_IPA: u64 = 0x2a;
 pub(crate) const CMD_TLBI_NSNH_ALL: u64 = 0x30;
+pub(crate) const CMD_ATC_INV: u64 = 0x40;
 pub(crate) const CMD_SYNC: u64 = 0x46;
 
 /// Brings `fake` up; firmware says that it is coherent.

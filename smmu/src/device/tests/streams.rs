@@ -278,7 +278,7 @@ fn a_lack_of_memory_for_a_second_level_changes_nothing() {
 #[test]
 fn r22_of_many_who_want_a_stream_one_gets_it() {
     let (platform, fake, smmu) = running();
-    platform.set_nanoseconds_per_relax(1000);
+    platform.set_nanoseconds_per_relax(10);
     let blocks = platform.blocks();
     for round in 0..50 {
         let wins = thread::scope(|scope| {
