@@ -28,7 +28,7 @@ const NANOSECONDS_PER_RELAX: u64 = if cfg!(miri) { 5_000_000 } else { 100_000 };
 /// Tries of a property under Miri, where one takes seconds.
 const MIRI_CASES: u32 = 2;
 /// Rounds of a concurrent test under Miri, likewise.
-const MIRI_ROUNDS: u64 = 3;
+const MIRI_ROUNDS: u64 = 4;
 /// What cache maintenance works on.
 const LINE_BYTES: usize = 64;
 
