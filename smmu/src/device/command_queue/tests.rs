@@ -10,7 +10,7 @@ use super::reservation::{LOG2_ENTRIES_MAX, Reservations};
 use super::*;
 use crate::addr::StreamId;
 use crate::device::tests::{CMD_CFGI_STE, CMD_SYNC, FakeSmmu, bring_up, commands, timed_out};
-use crate::testing::TestPlatform;
+use crate::testing::{TestPlatform, tries};
 
 fn command(number: u32) -> Command {
     Command::CfgiSte { stream: StreamId::new(number), leaf: true }
@@ -104,6 +104,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
+    #![proptest_config(tries(256))]
+
     /// In whatever order ranges are handed over: what is published is what is filled without a gap, and no slot is given
     /// out twice.
     #[test]
