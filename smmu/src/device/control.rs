@@ -49,12 +49,20 @@ pub(super) struct Enables<P: Platform, F: RegisterLongName> {
     acknowledgement: Register32<F>,
     known: u32,
     /// What was written last. Fields change independently, each by whoever the field belongs to.
-    written: Mutex<P::Lock, u32>,
+    written: Mutex<P::Lock, Written>,
+}
+
+/// What was written to a register of enables.
+#[derive(Clone, Copy, Default)]
+struct Written {
+    value: u32,
+    /// Whether nothing may be switched on any more.
+    is_sealed: bool,
 }
 
 impl<P: Platform, F: RegisterLongName> Enables<P, F> {
     const fn new(register: Register32<F>, acknowledgement: Register32<F>, known: u32) -> Self {
-        Self { register, acknowledgement, known, written: Mutex::new(0) }
+        Self { register, acknowledgement, known, written: Mutex::new(Written { value: 0, is_sealed: false }) }
     }
 
     /// Sets all fields to those of `value` and waits until that has happened.
@@ -74,21 +82,30 @@ impl<P: Platform, F: RegisterLongName> Enables<P, F> {
 
     /// Switches everything off that is not, and looks once whether that has happened already.
     pub(super) fn clear_at_once(&self, control: &Control<P>) -> Result<(), DeviceError> {
-        if *self.written.lock() != 0 {
+        if self.written.lock().value != 0 {
             self.put(control, u32::MAX, 0);
         }
         control.check(self.acknowledgement, self.known, 0, Duration::ZERO)
     }
 
-    fn change(&self, control: &Control<P>, mask: u32, value: u32) -> Result<(), DeviceError> {
-        self.put(control, mask, value);
-        control.wait(self.acknowledgement, self.known & mask, value)
+    /// Switches nothing on from here on: whoever tries to is told that the SMMU is closed.
+    pub(super) fn seal(&self) {
+        self.written.lock().is_sealed = true;
     }
 
-    fn put(&self, control: &Control<P>, mask: u32, value: u32) {
+    fn change(&self, control: &Control<P>, mask: u32, value: u32) -> Result<(), DeviceError> {
+        let value_now = self.put(control, mask, value);
+        control.wait(self.acknowledgement, self.known & mask, value_now & mask)?;
+        if value_now & mask == value { Ok(()) } else { Err(DeviceError::Closed) }
+    }
+
+    /// Writes the fields in `mask`, and returns what the register is to have become.
+    fn put(&self, control: &Control<P>, mask: u32, value: u32) -> u32 {
         let mut written = self.written.lock();
-        *written = *written & !mask | value & mask;
-        control.write(self.register, *written);
+        let may_be = if written.is_sealed { written.value } else { u32::MAX };
+        written.value = (written.value & !mask | value & mask) & may_be;
+        control.write(self.register, written.value);
+        written.value
     }
 }
 

@@ -37,7 +37,7 @@ impl<P: Platform> Smmu<P> {
 /// A line for each register, then the entry, word by word.
 impl<P: Platform> fmt::Display for Dump<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.smmu.lifecycle.has_registers() {
+        if let Some(_held) = self.smmu.lifecycle.hold_registers() {
             self.registers(f)?;
         } else {
             writeln!(f, "registers are not looked at: the SMMU is suspended, or another owner's")?;

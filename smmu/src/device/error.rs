@@ -25,6 +25,11 @@ pub enum DeviceError {
         /// What would be needed.
         needed: &'static str,
     },
+    /// Somebody else was at the SMMU's registers all the time, and it could not go to sleep or be handed over.
+    Busy {
+        /// How long it was waited for them.
+        waited: Duration,
+    },
     /// A register did not take the awaited value in time.
     Timeout {
         /// The register.
@@ -180,6 +185,10 @@ impl fmt::Display for DeviceError {
             Self::Unsupported { register, found, needed } => {
                 write!(f, "{register} is {found:#010x}: this driver needs {needed}")
             }
+            Self::Busy { waited } => write!(
+                f,
+                "others were still at the SMMU's registers after {waited:?} (an interrupt handler, or a call that enables something); let them finish and try again"
+            ),
             Self::Timeout { register, expected, found, mask, waited } => write!(
                 f,
                 "{register} did not become {expected:#x} (mask {mask:#x}) within {} ms; it reads {found:#x}",

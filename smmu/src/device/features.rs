@@ -70,6 +70,9 @@ impl Features {
         if self.idr0.read(IDR0::TTENDIAN) == 3 {
             return idr0("little-endian translation tables (TTENDIAN other than 3)");
         }
+        if self.idr0.read(IDR0::STALL_MODEL) == 2 {
+            return idr0("streams whose faults need not stall (STALL_MODEL other than 2)");
+        }
         if !self.stage1() && !self.stage2() {
             return idr0("a translation stage (S1P or S2P)");
         }

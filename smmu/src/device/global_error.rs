@@ -128,9 +128,7 @@ impl<P: Platform> Smmu<P> {
     /// * An SMMU that cannot read its command queue any more, and so cannot be told to forget anything, and one in service
     ///   failure mode, are [closed](Self::close).
     pub fn handle_global_errors(&self) -> GlobalErrorReport {
-        if !self.lifecycle.has_registers() {
-            return GlobalErrorReport::default();
-        }
+        let Some(_held) = self.lifecycle.hold_registers() else { return GlobalErrorReport::default() };
         let errors = self.errors.take_in_hand(&self.control);
         if errors & CMDQ_ERR != 0 {
             self.commands.repair(&self.control, &self.errors);

@@ -86,7 +86,7 @@ impl<P: Platform> Smmu<P> {
     ///
     /// [`DeviceError::Timeout`] if IRQ_CTRLACK does not follow; [`DeviceError::Suspended`] and the like if it does not run.
     pub fn enable_interrupts(&self) -> Result<(), DeviceError> {
-        self.lifecycle.check_running()?;
+        let _held = self.lifecycle.hold_running()?;
         self.remember_interrupts(Messages::default());
         self.restore_interrupts()
     }
@@ -98,7 +98,7 @@ impl<P: Platform> Smmu<P> {
     /// [`DeviceError::Unsupported`] without IDR0.MSI, [`DeviceError::BadMessageAddress`] for an address that a message
     /// cannot be sent to; nothing has changed then. Else as [`enable_interrupts`](Self::enable_interrupts).
     pub fn enable_message_interrupts(&self, messages: Messages) -> Result<(), DeviceError> {
-        self.lifecycle.check_running()?;
+        let _held = self.lifecycle.hold_running()?;
         if !self.features.message_interrupts() {
             return Err(self.features.lacks("message interrupts (MSI); use the wired ones, or poll"));
         }

@@ -2,9 +2,8 @@
 //!
 //! Whoever changes its phase has it to himself: the others are told that it is suspended, and touch no register.
 
-use core::sync::atomic::{AtomicU8, Ordering};
-
 use super::features::check_power;
+use super::phase::Phase;
 use super::{DeviceError, Smmu, bring_up};
 use crate::arch::registers::{CR0, CR0ACK};
 use crate::platform::Platform;
@@ -20,104 +19,11 @@ pub enum Handover {
     Running,
 }
 
-/// Where an SMMU is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Running = 0,
-    /// On the way from one of the others to another.
-    Changing = 1,
-    Suspended = 2,
-    HandedOver = 3,
-    Closed = 4,
-}
-
-/// The phase of one SMMU.
-#[derive(Debug)]
-pub(super) struct Lifecycle(AtomicU8);
-
-impl Phase {
-    fn from_code(code: u8) -> Self {
-        match code {
-            0 => Self::Running,
-            1 => Self::Changing,
-            2 => Self::Suspended,
-            3 => Self::HandedOver,
-            _ => Self::Closed,
-        }
-    }
-
-    /// Why nothing can be done in this phase, if so.
-    fn refusal(self) -> Option<DeviceError> {
-        match self {
-            Self::Running => None,
-            Self::Changing | Self::Suspended => Some(DeviceError::Suspended),
-            Self::HandedOver => Some(DeviceError::HandedOver),
-            Self::Closed => Some(DeviceError::Closed),
-        }
-    }
-}
-
-impl Lifecycle {
-    pub(super) const fn new() -> Self {
-        Self(AtomicU8::new(Phase::Running as u8))
-    }
-
-    /// Of an SMMU that is another owner's, up to [`take`](Self::take).
-    pub(super) const fn of_another() -> Self {
-        Self(AtomicU8::new(Phase::HandedOver as u8))
-    }
-
-    /// Makes another owner's SMMU this driver's.
-    pub(super) fn take(&self) {
-        self.0.store(Phase::Running as u8, Ordering::Release);
-    }
-
-    fn phase(&self) -> Phase {
-        Phase::from_code(self.0.load(Ordering::Acquire))
-    }
-
-    /// Goes from one phase to another; only one of several who want to does.
-    fn change(&self, from: Phase, to: Phase) -> Result<(), Phase> {
-        let changed = self.0.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire);
-        changed.map(|_| ()).map_err(Phase::from_code)
-    }
-
-    /// Closes it unless it is somebody else's by now, and says what it was.
-    fn close(&self) -> Phase {
-        let close = |code| (Phase::from_code(code) != Phase::HandedOver).then_some(Phase::Closed as u8);
-        let before = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, close);
-        Phase::from_code(before.unwrap_or_else(|code| code))
-    }
-
-    /// Refuses what is to be done with a running SMMU, unless it runs.
-    pub(super) fn check_running(&self) -> Result<(), DeviceError> {
-        self.phase().refusal().map_or(Ok(()), Err)
-    }
-
-    /// Refuses what can be taken away from an SMMU that runs or sleeps, and from no other.
-    pub(super) fn check_ours(&self) -> Result<(), DeviceError> {
-        match self.phase().refusal() {
-            None | Some(DeviceError::Suspended) => Ok(()),
-            Some(refusal) => Err(refusal),
-        }
-    }
-
-    /// Whether there are registers to look at: not while they may be without power, nor once they are another owner's.
-    pub(super) fn has_registers(&self) -> bool {
-        matches!(self.phase(), Phase::Running | Phase::Closed)
-    }
-
-    /// Whether the registers are another owner's.
-    pub(super) fn is_handed_over(&self) -> bool {
-        self.phase() == Phase::HandedOver
-    }
-}
-
 impl<P: Platform> Smmu<P> {
     /// Whether it was closed after an error: all traffic through it aborts, and it does nothing any more.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.lifecycle.phase() == Phase::Closed
+        self.lifecycle.phase().is_closed()
     }
 
     /// Whether it is suspended, or about to be, or not yet resumed.
@@ -136,10 +42,12 @@ impl<P: Platform> Smmu<P> {
     pub fn close(&self) -> Result<(), DeviceError> {
         let before = self.lifecycle.close();
         self.commands.close();
+        // Nor does anybody who is bringing it up on another CPU at this moment switch anything on any more.
+        self.control.enables.seal();
         match before {
             Phase::Running | Phase::Changing => bring_up::stop(&self.control),
             // It is off, and maybe without power: its registers are left alone.
-            Phase::Suspended => Ok(()),
+            Phase::Suspended | Phase::ClosedAsleep => Ok(()),
             // It was told before. Every further wait for it would be in vain.
             Phase::Closed => bring_up::stop_at_once(&self.control),
             Phase::HandedOver => Err(DeviceError::HandedOver),
@@ -180,8 +88,8 @@ impl<P: Platform> Smmu<P> {
     /// everything else that the SMMU would have to do. Mapping, unmapping and detaching go on: the SMMU remembers nothing
     /// when it is switched on again.
     ///
-    /// Interrupt handlers that are looking at the SMMU on other CPUs at this moment may still do so: wait for them, too,
-    /// before its power goes.
+    /// Interrupt handlers that are taking records on other CPUs at this moment may still do so: wait for them, too, before
+    /// its power goes.
     ///
     /// An SMMU that has lost its power may let all traffic pass (its reset value of GBPA) from when it is powered up again
     /// until the first register write of `resume`. Whoever has an SMMU like that keeps its devices quiet until then.
@@ -189,7 +97,7 @@ impl<P: Platform> Smmu<P> {
     /// # Errors
     ///
     /// [`DeviceError::Suspended`], [`DeviceError::Closed`] or [`DeviceError::HandedOver`] if it does not run.
-    /// [`DeviceError::Timeout`] for GBPA if it would let everything pass once it is off: then it goes on as it was. Any other
+    /// [`DeviceError::Busy`] if somebody else does not finish with it, and [`DeviceError::Timeout`] for GBPA if it would let everything pass once it is off: then it goes on as it was. Any other
     /// means that it did not do as it was told, and has been closed.
     pub fn suspend(&self) -> Result<(), DeviceError> {
         self.begin()?;
@@ -207,9 +115,23 @@ impl<P: Platform> Smmu<P> {
         self.commands.pause(DeviceError::Suspended);
         self.commands.finish(&self.control, &self.errors)?;
         bring_up::switch_off(&self.control)?;
+        self.park_queues();
+        Ok(())
+    }
+
+    /// The same for an SMMU that may not carry out commands: it forgets everything when it is brought up again.
+    fn fall_asleep_at_once(&self) -> Result<(), DeviceError> {
+        // Off first: as long as it translates, whoever unmaps is to hear of commands that are not carried out.
+        self.control.enables.clear(&self.control, CR0::SMMUEN::SET.value)?;
+        self.commands.pause(DeviceError::Suspended);
+        bring_up::stop(&self.control)?;
+        self.park_queues();
+        Ok(())
+    }
+
+    fn park_queues(&self) {
         self.events.park(&self.control);
         self.page_requests.iter().for_each(|queue| queue.park(&self.control));
-        Ok(())
     }
 
     /// Brings a suspended SMMU up again as it was, whether it has lost its power or not. Does nothing if it runs.
@@ -233,8 +155,7 @@ impl<P: Platform> Smmu<P> {
         match self.wake_up() {
             Ok(()) => self.finish(Phase::Running).or_else(|error| self.give_up(error)),
             Err(error) => {
-                self.commands.pause(DeviceError::Suspended);
-                let asleep = bring_up::stop(&self.control).and_then(|()| self.finish(Phase::Suspended));
+                let asleep = self.fall_asleep_at_once().and_then(|()| self.finish(Phase::Suspended));
                 asleep.or_else(|error| self.give_up(error))?;
                 Err(error)
             }
@@ -247,11 +168,15 @@ impl<P: Platform> Smmu<P> {
         self.restore_interrupts()
     }
 
-    /// Takes a running SMMU's phase to change it.
+    /// Takes a running SMMU's phase to change it, and waits for those who are at its registers.
     fn begin(&self) -> Result<(), DeviceError> {
         let begun = self.lifecycle.change(Phase::Running, Phase::Changing);
         // The phase may have become "running" since it was found to be another.
-        begun.map_err(|phase| phase.refusal().unwrap_or(DeviceError::Suspended))
+        begun.map_err(|phase| phase.refusal().unwrap_or(DeviceError::Suspended))?;
+        match self.lifecycle.wait_for_users(self.control.platform()) {
+            Ok(()) => Ok(()),
+            Err(error) => self.finish(Phase::Running).and(Err(error)),
+        }
     }
 
     /// Ends a change, unless the SMMU was closed in the meantime.
@@ -263,6 +188,7 @@ impl<P: Platform> Smmu<P> {
     fn give_up(&self, error: DeviceError) -> Result<(), DeviceError> {
         self.lifecycle.close();
         self.commands.close();
+        self.control.enables.seal();
         bring_up::stop(&self.control)?;
         Err(error)
     }
@@ -272,7 +198,7 @@ impl<P: Platform> Drop for Smmu<P> {
     fn drop(&mut self) {
         match self.lifecycle.phase() {
             // Off already, and maybe without power; or without queues, and the tables are the next owner's.
-            Phase::Suspended | Phase::HandedOver => {}
+            Phase::Suspended | Phase::ClosedAsleep | Phase::HandedOver => {}
             Phase::Running | Phase::Changing | Phase::Closed => {
                 if bring_up::stop(&self.control).is_err() {
                     // It may still read them: memory that hardware reaches is not given back.

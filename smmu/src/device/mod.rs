@@ -26,6 +26,7 @@ mod lifecycle;
 mod live_entry;
 mod modes;
 mod page_requests;
+mod phase;
 mod record_queue;
 mod ring;
 mod stream_table;
@@ -58,9 +59,9 @@ use event_queue::{EventCounts, EventQueue};
 use global_error::GlobalErrors;
 use identifiers::Identifiers;
 use interrupts::Interrupts;
-use lifecycle::Lifecycle;
 use modes::Modes;
 use page_requests::PageRequestQueue;
+use phase::Lifecycle;
 use ring::Ring;
 use stream_table::StreamTable;
 
@@ -118,10 +119,11 @@ impl<P: Platform> Smmu<P> {
         &self.features
     }
 
-    /// Whether the SMMU would abort all traffic if it were switched off (GBPA.ABORT is in force).
+    /// Whether the SMMU would abort all traffic if it were switched off (GBPA.ABORT is in force). One that is asleep does.
     #[must_use]
     pub fn aborts_while_disabled(&self) -> bool {
-        bring_up::aborts_while_disabled(&self.control)
+        let held = self.lifecycle.hold_registers();
+        held.map_or(self.is_suspended(), |_held| bring_up::aborts_while_disabled(&self.control))
     }
 
     /// Counts since bring-up.

@@ -48,7 +48,7 @@ impl<P: Platform> Smmu<P> {
         let Some(queue) = &self.page_requests else {
             return Err(self.features.lacks("page requests (PRI)"));
         };
-        self.lifecycle.check_running()?;
+        let _held = self.lifecycle.hold_running()?;
         queue.start(&self.control)
     }
 

@@ -87,7 +87,8 @@ impl<P: Platform, const WORDS: usize> RecordQueue<P, WORDS> {
         Ok(Self { registers, memory, ring, coherent, consumer })
     }
 
-    /// Switches the queue on, with the records that were in it when it was parked. Does nothing if it is on.
+    /// Switches the queue on, with the records that were in it when it was parked. Does nothing if it is on. If it fails the
+    /// queue stays parked.
     pub(super) fn start(&self, control: &Control<P>) -> Result<(), DeviceError> {
         let mut consumer = self.consumer.lock();
         consumer.wanted = true;
@@ -96,7 +97,11 @@ impl<P: Platform, const WORDS: usize> RecordQueue<P, WORDS> {
         control.write(self.registers.producer, producer);
         control.write(self.registers.consumer, consumer.value);
         drop(consumer);
-        control.enables.set(control, self.registers.enable)
+        control.enables.set(control, self.registers.enable).inspect_err(|_| {
+            // The first error is the one to know.
+            let _ = control.enables.clear(control, self.registers.enable);
+            self.park(control);
+        })
     }
 
     /// Switches the queue on if it was on before.

@@ -256,9 +256,12 @@ fn one_that_is_suspended_is_closed_and_dropped_without_its_registers() {
     without_registers(&model, || {
         smmu.close().unwrap();
         assert_eq!(smmu.resume(), Err(DeviceError::Closed));
+        smmu.close().unwrap();
+        assert!(smmu.is_closed() && smmu.handle_global_errors().is_empty() && !smmu.aborts_while_disabled());
+        assert!(smmu.dump(StreamId::new(5)).to_string().contains("not looked at"));
+        drop(smmu);
     });
     model.power_on();
-    drop(smmu);
     let smmu = bring_up(&model).unwrap();
     smmu.suspend().unwrap();
     without_registers(&model, || drop(smmu));

@@ -208,7 +208,7 @@ impl<P: Platform> CommandQueue<P> {
         if ends_in_sync {
             self.write_slot(behind, self.signal.sync(self.slot(behind), range.end));
         }
-        self.clean(&range);
+        self.clean(control, &range);
         self.reservations.hand_over(&range, |end| self.publish(control, end));
         let consumed = self.wait(control, errors, &range, ends_in_sync);
         self.reservations.retire(&range);
@@ -246,16 +246,18 @@ impl<P: Platform> CommandQueue<P> {
 
     /// Lets an SMMU that does not snoop see some slots.
     #[inline]
-    fn clean(&self, range: &Range<u64>) {
+    fn clean(&self, control: &Control<P>, range: &Range<u64>) {
         if !self.coherent {
-            self.clean_slots(range);
+            self.clean_slots(control, range);
         }
     }
 
-    fn clean_slots(&self, range: &Range<u64>) {
+    fn clean_slots(&self, control: &Control<P>, range: &Range<u64>) {
         for position in range.clone() {
             self.memory.clean(self.slot(position) * WORDS, WORDS);
         }
+        // Another CPU may publish them, and its barrier completes its own maintenance only.
+        control.platform().write_barrier();
     }
 
     /// Tells if a command in `range` was refused; all of them are consumed.

@@ -34,7 +34,7 @@ impl<P: Platform> CommandQueue<P> {
                 CommandError::AtcInvSync => {}
                 _ => {
                     self.write_slot(position, Command::Sync { completion: Completion::None }.encode());
-                    self.clean(&(position..position.saturating_add(1)));
+                    self.clean(control, &(position..position.saturating_add(1)));
                 }
             }
         }

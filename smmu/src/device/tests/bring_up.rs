@@ -146,6 +146,7 @@ fn what_has_no_fallback_is_refused() {
     for (register, value) in [
         (IDR0, 0x0d44_1017),
         (IDR0, 0x0d64_101b),
+        (IDR0, 0x0e44_101b),
         (IDR0, 0x0d44_1018),
         (IDR1, 0x4273_0010),
         (IDR1, 0x2273_0010),

@@ -9,6 +9,7 @@ mod events;
 mod fake;
 mod global_errors;
 mod invalidation;
+mod lifecycle;
 mod replace;
 mod streams;
 
