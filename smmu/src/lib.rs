@@ -19,6 +19,9 @@
 //! | [`arch`] | the architecture as data: registers, table entries, commands, events, descriptors |
 //! | [`platform`] | what the system around the crate provides: one trait |
 //!
+//! The first three need a heap, and the feature `alloc`, which is on unless `default-features = false`. What is below them
+//! gets by with [`platform`]'s DMA memory.
+//!
 //! [`addr`] has the types that keep one kind of address from passing for another. `unsafe` is in [`mmio`], [`memory`] and
 //! where a driver's raw buffer is lent to a device, and nowhere else.
 //!
@@ -103,6 +106,7 @@
     )
 )]
 
+#[cfg(any(feature = "alloc", test))]
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
@@ -110,8 +114,11 @@ extern crate std;
 pub mod addr;
 pub mod arch;
 pub mod device;
+#[cfg(feature = "alloc")]
 pub mod dma;
+#[cfg(feature = "alloc")]
 pub mod firmware;
+#[cfg(feature = "alloc")]
 pub mod iommu;
 #[allow(unsafe_code, reason = "DMA memory is shared with hardware")]
 pub mod memory;

@@ -133,6 +133,7 @@ impl TestPlatform {
     }
 
     /// Pretends that the page at `pointer` is elsewhere in physical memory, or is no memory.
+    #[cfg(feature = "alloc")]
     pub(crate) fn scatter(&self, pointer: NonNull<u8>, physical: Option<PhysAddr>) {
         let mut scattered = self.scattered.lock().unwrap_or_else(PoisonError::into_inner);
         scattered.insert(pointer.addr().get(), physical);

@@ -47,19 +47,3 @@ fn every_feature_has_tests_that_exist() {
     let missing: Vec<_> = named.into_iter().filter(|name| !exists(name)).collect();
     assert!(missing.is_empty(), "{FEATURES} names tests that do not exist: {missing:?}");
 }
-
-/// The lower layers are for users without an allocator, too.
-#[test]
-fn arch_device_and_pgtable_use_no_heap() {
-    let folders = ["arch", "device", "pgtable"].map(|folder| root().join("smmu/src").join(folder));
-    for (path, text) in folders.iter().flat_map(|folder| sources(folder)) {
-        if path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs") {
-            continue;
-        }
-        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        for heap in [" alloc::", "Vec<", "Box<", "Arc<", "String"] {
-            let used = code.lines().find(|line| !line.trim_start().starts_with("//") && line.contains(heap));
-            assert_eq!(used, None, "{}", path.display());
-        }
-    }
-}
