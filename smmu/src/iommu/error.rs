@@ -6,7 +6,7 @@ use core::fmt;
 use super::fwspec::{Phandle, StreamIdTooLarge};
 use crate::addr::StreamId;
 use crate::device::DeviceError;
-use crate::pgtable::{TableError, UnmapError as TableUnmapError};
+use crate::pgtable::{RangeError, TableError};
 
 /// An error of the core. Whatever was begun has been undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl From<TableError> for IommuError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnmapError {
     /// The range does not consist of whole mappings. Nothing has changed.
-    Table(TableUnmapError),
+    Table(RangeError),
     /// An SMMU did not confirm that it forgot the range. It was closed: all traffic through it aborts.
     Invalidation(DeviceError),
     /// An SMMU neither forgot the range nor confirmed that it was closed. Devices may still reach what was mapped there:

@@ -1,6 +1,6 @@
 //! What a page table is to be like.
 
-use super::Stage;
+use super::{Stage, Tracking};
 use crate::arch::attributes::Granule;
 
 /// What a page table is to be like. [`TableConfig::new`] has what is usual for all that is not said.
@@ -10,21 +10,56 @@ pub struct TableConfig {
     pub stage: Stage,
     /// The granule. The SMMU must support it (IDR5).
     pub granule: Granule,
-    /// Bits of an input address, 32 to 48; at stage 2 no more than `output_bits`.
+    /// Bits of an input address, 32 to 48, or to 52 with a granule of 64 KiB (IDR5.VAX); at stage 2 no more than `output_bits`.
     pub input_bits: u8,
-    /// Bits of an output address, as CD.IPS or STE.S2PS will say: 32, 36, 40, 42, 44 or 48.
+    /// Bits of an output address, as CD.IPS or STE.S2PS will say: 32, 36, 40, 42, 44 or 48, or 52 with a granule of 64 KiB.
     pub output_bits: u8,
+    /// Which input addresses it is for.
+    pub half: Half,
     /// Whether the SMMU's table walks snoop the CPUs' caches. If not, every change is cleaned to memory.
     pub coherent: bool,
     /// What becomes of tables that an unmap leaves empty.
     pub empty_tables: EmptyTables,
+    /// What is recorded of devices' accesses. The SMMU must support it (IDR0.HTTU), and the CD or STE switch it on
+    /// ([`Tracking::hardware_update`]).
+    pub tracking: Tracking,
 }
 
 impl TableConfig {
-    /// A table that a coherent SMMU walks; tables of pages that become empty stay.
+    /// A table for the lower half, which a coherent SMMU walks; one level of empty tables is kept, and nothing tracked.
     #[must_use]
     pub const fn new(stage: Stage, granule: Granule, input_bits: u8, output_bits: u8) -> Self {
-        Self { stage, granule, input_bits, output_bits, coherent: true, empty_tables: EmptyTables::KeepOneLevel }
+        Self {
+            stage,
+            granule,
+            input_bits,
+            output_bits,
+            half: Half::Lower,
+            coherent: true,
+            empty_tables: EmptyTables::KeepOneLevel,
+            tracking: Tracking::Off,
+        }
+    }
+}
+
+/// One of the two halves of a stage-1 address space, each of which has a page table (Arm ARM, D8.2.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Half {
+    /// From 0 upward: CD.TTB0.
+    #[default]
+    Lower,
+    /// Up to the last address of 64 bits: CD.TTB1.
+    Upper,
+}
+
+impl Half {
+    /// The first of the half's addresses, of which there are `1 << input_bits`.
+    #[must_use]
+    pub const fn first_address(self, input_bits: u8) -> u64 {
+        match self {
+            Self::Lower => 0,
+            Self::Upper => u64::MAX << input_bits,
+        }
     }
 }
 

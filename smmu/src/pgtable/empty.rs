@@ -20,7 +20,7 @@ use super::PageTable;
 use super::map::{Span, Spot};
 use super::tables::{Place, Spares, TableList, Visit, load, replace};
 use super::{EmptyTables, MapError};
-use crate::addr::{Iova, PhysAddr};
+use crate::addr::PhysAddr;
 use crate::platform::Platform;
 
 /// Stands where a leaf will be, so that its table is not empty. To a walker it is an invalid descriptor.
@@ -107,7 +107,7 @@ impl<P: Platform> PageTable<P> {
 
     /// Likewise for what `rest` starts with. Returns how many bytes that settles: none if a table was made on the way.
     fn settle_next(&self, visit: &Visit<'_, P>, rest: &Span, spares: &mut Spares<'_, P>) -> Result<u64, MapError> {
-        let overlap = MapError::Overlap { iova: Iova::new(rest.iova) };
+        let overlap = MapError::Overlap { iova: self.iova(rest.iova) };
         let (pinned, _) = self.deepest(visit, rest.iova).ok_or(overlap)?;
         if pinned.is_some_and(|table| !table.pin(self)) {
             return Ok(0);

@@ -9,12 +9,12 @@ use crate::platform::OutOfDmaMemory;
 /// Why a page table could not be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableError {
-    /// The input address size is not one of 32 to 48 bits.
+    /// The input address size is not one of 32 to 48 bits, or 52 with a granule of 64 KiB.
     InputBits {
         /// What was asked for.
         input_bits: u8,
     },
-    /// The output address size is not one that IPS and S2PS can express.
+    /// The output address size is not one that IPS and S2PS can express, or is 52 bits without a granule of 64 KiB.
     OutputBits {
         /// What was asked for.
         output_bits: u8,
@@ -26,6 +26,8 @@ pub enum TableError {
         /// The output address size that was asked for.
         output_bits: u8,
     },
+    /// Stage 2 has no upper half.
+    UpperHalfAtStage2,
     /// No memory for the start-level table.
     OutOfDmaMemory(OutOfDmaMemory),
 }
@@ -40,15 +42,22 @@ impl fmt::Display for TableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InputBits { input_bits } => {
-                write!(f, "input addresses of {input_bits} bits: page tables take 32 to 48 bits")
+                write!(
+                    f,
+                    "input addresses of {input_bits} bits: page tables take 32 to 48 bits, or 52 with 64 KiB granules"
+                )
             }
             Self::OutputBits { output_bits } => {
-                write!(f, "output addresses of {output_bits} bits: choose 32, 36, 40, 42, 44 or 48 bits")
+                write!(
+                    f,
+                    "output addresses of {output_bits} bits: choose 32, 36, 40, 42, 44 or 48, or 52 with 64 KiB granules"
+                )
             }
             Self::InputExceedsOutput { input_bits, output_bits } => write!(
                 f,
                 "stage-2 input addresses of {input_bits} bits with output addresses of {output_bits}: make them no wider"
             ),
+            Self::UpperHalfAtStage2 => f.write_str("stage 2 has no upper half of input addresses: that is stage 1's"),
             Self::OutOfDmaMemory(error) => write!(f, "no memory for the start-level table: {error}"),
         }
     }
@@ -133,9 +142,9 @@ impl fmt::Display for MapError {
 
 impl core::error::Error for MapError {}
 
-/// Why nothing was unmapped.
+/// Why a range was not unmapped, protected or looked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnmapError {
+pub enum RangeError {
     /// The range is empty.
     Empty {
         /// Where it was to start.
@@ -173,24 +182,23 @@ pub enum UnmapError {
     },
 }
 
-impl fmt::Display for UnmapError {
+impl fmt::Display for RangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty { iova } => write!(f, "an empty range at {iova} cannot be unmapped"),
-            Self::Misaligned { iova, size_bytes, granule } => write!(
-                f,
-                "{size_bytes:#x} bytes at {iova} cannot be unmapped: both must be multiples of the granule, {granule}"
-            ),
+            Self::Empty { iova } => write!(f, "the range at {iova} is empty"),
+            Self::Misaligned { iova, size_bytes, granule } => {
+                write!(f, "{size_bytes:#x} bytes at {iova}: both must be multiples of the granule, {granule}")
+            }
             Self::InputOutOfRange { iova, size_bytes, input_bits } => {
                 write!(f, "{size_bytes:#x} bytes at {iova} do not fit in input addresses of {input_bits} bits")
             }
-            Self::NotMapped { iova } => write!(f, "{iova} cannot be unmapped: it is not mapped"),
+            Self::NotMapped { iova } => write!(f, "{iova} is not mapped"),
             Self::SplitsBlock { iova, block_bytes } => write!(
                 f,
-                "part of the block of {block_bytes:#x} bytes at {iova} cannot be unmapped: unmap the range that was mapped"
+                "the range covers a part of the block of {block_bytes:#x} bytes at {iova}: take all of it, or split it first"
             ),
         }
     }
 }
 
-impl core::error::Error for UnmapError {}
+impl core::error::Error for RangeError {}

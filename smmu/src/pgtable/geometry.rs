@@ -1,6 +1,6 @@
 //! The shape of a page table: where walks start, and how large the first table is (Arm ARM, D8.2.8 to D8.2.10).
 
-use super::{Stage, TableConfig, TableError};
+use super::{Half, Stage, TableConfig, TableError};
 use crate::arch::attributes::Granule;
 use crate::arch::descriptor::LAST_LEVEL;
 
@@ -19,12 +19,16 @@ pub(super) struct Geometry {
 
 impl Geometry {
     pub(super) fn new(config: &TableConfig) -> Result<Self, TableError> {
-        let TableConfig { stage, granule, input_bits, output_bits, .. } = *config;
-        if !(32..=48).contains(&input_bits) {
+        let TableConfig { stage, granule, input_bits, output_bits, half, .. } = *config;
+        let most = if granule == Granule::K64 { 52 } else { 48 };
+        if !(32..=most).contains(&input_bits) {
             return Err(TableError::InputBits { input_bits });
         }
-        if ![32, 36, 40, 42, 44, 48].contains(&output_bits) {
+        if ![32, 36, 40, 42, 44, 48, 52].contains(&output_bits) || output_bits > most {
             return Err(TableError::OutputBits { output_bits });
+        }
+        if stage == Stage::Stage2 && half == Half::Upper {
+            return Err(TableError::UpperHalfAtStage2);
         }
         if stage == Stage::Stage2 && input_bits > output_bits {
             return Err(TableError::InputExceedsOutput { input_bits, output_bits });
@@ -100,6 +104,7 @@ mod tests {
         assert_eq!(bytes(Granule::K16, 47), 16384);
         assert_eq!(bytes(Granule::K64, 42), 65536);
         assert_eq!(bytes(Granule::K64, 48), 512);
+        assert_eq!(bytes(Granule::K64, 52), 8192);
     }
 
     /// Start level, S2SL0 and number of concatenated tables.
@@ -130,12 +135,16 @@ mod tests {
         assert_eq!(stage2(Granule::K64, 42, 42), (2, 1, 1));
         assert_eq!(stage2(Granule::K64, 44, 44), (1, 2, 1));
         assert_eq!(stage2(Granule::K64, 48, 48), (1, 2, 1));
+        assert_eq!(stage2(Granule::K64, 52, 52), (1, 2, 1));
     }
 
     #[test]
     fn r25_no_shape_is_beyond_the_architecture() {
         for granule in [Granule::K4, Granule::K16, Granule::K64] {
-            for output_bits in [32, 36, 40, 42, 44, 48] {
+            for output_bits in [32, 36, 40, 42, 44, 48, 52] {
+                if output_bits == 52 && granule != Granule::K64 {
+                    continue;
+                }
                 for input_bits in 32..=output_bits {
                     let (start_level, _, tables) = stage2(granule, input_bits, output_bits);
                     assert!(tables <= 16, "{granule}, {input_bits} to {output_bits} bits: {tables} tables");
@@ -155,6 +164,10 @@ mod tests {
             let error = geometry(Stage::Stage2, Granule::K4, 32, output_bits).unwrap_err();
             assert_eq!(error, TableError::OutputBits { output_bits });
         }
+        assert!(geometry(Stage::Stage1, Granule::K64, 53, 52).is_err());
+        assert!(geometry(Stage::Stage1, Granule::K16, 48, 52).is_err());
+        let upper = TableConfig { half: Half::Upper, ..TableConfig::new(Stage::Stage2, Granule::K4, 40, 40) };
+        assert_eq!(Geometry::new(&upper), Err(TableError::UpperHalfAtStage2));
         let error = geometry(Stage::Stage2, Granule::K4, 41, 40).unwrap_err();
         assert_eq!(error, TableError::InputExceedsOutput { input_bits: 41, output_bits: 40 });
         assert!(geometry(Stage::Stage1, Granule::K4, 48, 40).is_ok(), "stage 1 may have more input than output");

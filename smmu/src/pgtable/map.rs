@@ -4,12 +4,13 @@ use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::tables::{Place, Spares, Visit, load, replace, store};
-use super::{Access, MapError, MemoryType, PageTable, TableConfig, fits};
+use super::{MapError, MemoryType, PageTable, Permissions, TableConfig, fits};
 use crate::addr::{Iova, PhysAddr};
-use crate::arch::descriptor::{LAST_LEVEL, LeafAttributes};
+use crate::arch::attributes::Granule;
+use crate::arch::descriptor::{Format, LAST_LEVEL, LeafAttributes};
 use crate::platform::Platform;
 
-/// What is left to map.
+/// What is left to map: from an offset, to an output address.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
     pub(super) iova: u64,
@@ -61,31 +62,23 @@ impl<P: Platform> Visit<'_, P> {
         &self,
         entries: &[AtomicU64],
         shift: u32,
-        iova: Iova,
-        physical: PhysAddr,
-        size_bytes: u64,
+        whole: Span,
         attributes: LeafAttributes,
     ) -> Result<(), MapError> {
         let level = self.table.format.level_of(shift);
         let run = Run { entries, level, shift };
-        if run.bytes() == size_bytes && vacant_count(entries) == entries.len() {
-            self.table.write(&run, physical.get(), attributes);
+        if run.bytes() == whole.size_bytes && vacant_count(entries) == entries.len() {
+            self.table.write(&run, whole.physical, attributes);
             self.table.platform.write_barrier();
             return Ok(());
         }
-        self.map_parts(iova, physical, size_bytes, attributes)
+        self.map_parts(whole, attributes)
     }
 
     /// Maps what is not all vacant entries of one table.
     #[inline(never)]
-    fn map_parts(
-        &self,
-        iova: Iova,
-        physical: PhysAddr,
-        size_bytes: u64,
-        attributes: LeafAttributes,
-    ) -> Result<(), MapError> {
-        let (table, whole) = (self.table, Span { iova: iova.get(), physical: physical.get(), size_bytes });
+    fn map_parts(&self, whole: Span, attributes: LeafAttributes) -> Result<(), MapError> {
+        let table = self.table;
         let mut spares = Spares::new(&table.tables);
         table.survey(self, whole, &mut spares)?;
         if table.hands_back() {
@@ -100,7 +93,7 @@ impl<P: Platform> Visit<'_, P> {
 impl<P: Platform> PageTable<P> {
     /// Maps `size_bytes` bytes at `iova` to `physical`, in the largest blocks that both addresses' alignment allows.
     ///
-    /// Where a table is left over from smaller mappings, it is filled with pages instead of being replaced by a block:
+    /// An [`Access`](super::Access) will do for `permissions`. Where a table is left over from smaller mappings, it is filled with pages instead of being replaced by a block:
     /// that would need an invalidation. When this returns, the SMMU sees the mapping; no invalidation is needed.
     ///
     /// # Errors
@@ -111,14 +104,14 @@ impl<P: Platform> PageTable<P> {
         iova: Iova,
         physical: PhysAddr,
         size_bytes: u64,
-        access: Access,
+        permissions: impl Into<Permissions>,
         memory: MemoryType,
     ) -> Result<(), MapError> {
-        let whole = Span { iova: iova.get(), physical: physical.get(), size_bytes };
+        let whole = Span { iova: self.offset(iova), physical: physical.get(), size_bytes };
         if !self.is_mappable(&whole) {
             return Err(self.why_unmappable(iova, physical, size_bytes));
         }
-        let attributes = self.leaves.of(access, memory);
+        let attributes = self.leaves.of(permissions.into(), memory);
         let visit = self.visit();
         // Mostly it is one entry of a table that exists: no calls, so that nothing has to be saved for them.
         if self.direct
@@ -126,15 +119,16 @@ impl<P: Platform> PageTable<P> {
             && self.takes_leaf(&place, &whole)
         {
             if size_bytes != 1 << place.shift {
-                return visit.map_run(place.cover(size_bytes), place.shift, iova, physical, size_bytes, attributes);
+                return visit.map_run(place.cover(size_bytes), place.shift, whole, attributes);
             }
             if let Some(entry) = place.entries.first() {
-                store(entry, self.format.leaf(place.level, physical, attributes));
+                let format = Format { granule: Granule::K4, ..self.format };
+                store(entry, format.leaf(place.level, physical, attributes));
                 self.platform.write_barrier();
                 return Ok(());
             }
         }
-        visit.map_parts(iova, physical, size_bytes, attributes)
+        visit.map_parts(whole, attributes)
     }
 
     /// Whether the first entry of `place` is free to become the leaf that `span` starts with.
@@ -161,7 +155,7 @@ impl<P: Platform> PageTable<P> {
             MapError::Empty { iova }
         } else if (iova.get() | physical.get() | size_bytes) & (granule.bytes() - 1) != 0 {
             MapError::Misaligned { iova, physical, size_bytes, granule }
-        } else if !self.is_input(iova, size_bytes) {
+        } else if !self.is_input(self.offset(iova), size_bytes) {
             MapError::InputOutOfRange { iova, size_bytes, input_bits }
         } else {
             MapError::OutputOutOfRange { physical, size_bytes, output_bits }
@@ -206,14 +200,14 @@ impl<P: Platform> PageTable<P> {
     pub(super) fn spot<'v>(&self, visit: &'v Visit<'_, P>, rest: &Span) -> Result<Spot<'v>, MapError> {
         let place =
             if self.config.coherent { visit.descend(rest.iova) } else { self.descend_cleaning(visit, rest.iova) };
-        self.spot_at(place.ok_or(MapError::Overlap { iova: Iova::new(rest.iova) })?, rest)
+        self.spot_at(place.ok_or(MapError::Overlap { iova: self.iova(rest.iova) })?, rest)
     }
 
     /// What that place is to the next leaf of `rest`.
     #[inline(always)]
     pub(super) fn spot_at<'v>(&self, place: Place<'v>, rest: &Span) -> Result<Spot<'v>, MapError> {
         if place.raw & 1 == 1 {
-            return Err(MapError::Overlap { iova: Iova::new(rest.iova) });
+            return Err(MapError::Overlap { iova: self.iova(rest.iova) });
         }
         if self.takes_leaf(&place, rest) {
             let entries = place.cover(rest.size_bytes);
@@ -239,7 +233,7 @@ impl<P: Platform> PageTable<P> {
         let (vacant, rest) = run.entries.split_at_checked(count).unwrap_or((run.entries, &[]));
         match rest.first() {
             Some(entry) if self.format.next_table(run.level, load(entry)).is_none() => {
-                Err(MapError::Overlap { iova: Iova::new(iova.wrapping_add((count as u64) << run.shift)) })
+                Err(MapError::Overlap { iova: self.iova(iova.wrapping_add((count as u64) << run.shift)) })
             }
             _ => Ok(Run { entries: vacant, ..run }),
         }
@@ -286,6 +280,14 @@ impl<P: Platform> PageTable<P> {
     /// Writes the leaves of a run, the first of which maps to `physical`.
     #[inline]
     fn write(&self, run: &Run<'_>, physical: u64, attributes: LeafAttributes) {
+        if self.format.large_addresses {
+            // The address is in two parts: no carry gets from one to the other.
+            let addresses = (physical..).step_by(1 << run.shift);
+            run.entries.iter().zip(addresses).for_each(|(entry, physical)| {
+                store(entry, self.format.leaf(run.level, PhysAddr::new(physical), attributes));
+            });
+            return self.clean(run.entries);
+        }
         let mut raw = self.format.leaf(run.level, PhysAddr::new(physical), attributes);
         let mut write = |entry: &AtomicU64| {
             store(entry, raw);

@@ -1,7 +1,7 @@
-//! Translation tables in memory: VMSAv8-64, stage 1 (the lower half, TTB0) and stage 2, with granules of 4, 16 and
+//! Translation tables in memory: VMSAv8-64, stage 1 (either half, TTB0 and TTB1) and stage 2, with granules of 4, 16 and
 //! 64 KiB (Arm ARM, D8.2; IHI 0070, 3.4).
 //!
-//! What lives here: mapping, unmapping and looking up, without locks and without a heap. What does not: the bits of a
+//! What lives here: mapping, unmapping, changing and looking up, without locks and without a heap. What does not: the bits of a
 //! descriptor ([`crate::arch::descriptor`]), invalidation ([`crate::device`]), and who owns which addresses
 //! ([`crate::iommu`]).
 //!
@@ -18,9 +18,11 @@ mod empty;
 mod error;
 mod geometry;
 mod map;
+mod protect;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tracking;
 mod unmap;
 mod unmapped;
 mod walk;
@@ -28,12 +30,12 @@ mod walk;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-pub use config::{EmptyTables, TableConfig};
-pub use error::{MapError, TableError, UnmapError};
+pub use config::{EmptyTables, Half, TableConfig};
+pub use error::{MapError, RangeError, TableError};
 pub use unmapped::Unmapped;
 pub use walk::{Translation, Walk};
 
-pub use crate::arch::descriptor::{Access, MemoryType, Stage};
+pub use crate::arch::descriptor::{Access, Execute, MemoryType, Permissions, Privilege, Stage, Tracking};
 
 use crate::addr::{Iova, PhysAddr};
 use crate::arch::attributes::Mair;
@@ -58,6 +60,8 @@ pub struct PageTable<P: Platform> {
     geometry: Geometry,
     /// The bits of an address that lie within a page.
     page_mask: u64,
+    /// The first input address. What is called an offset here is an input address less this.
+    first_address: u64,
     /// How many bytes there are input addresses for, and output addresses.
     input_bytes: u64,
     output_bytes: u64,
@@ -84,10 +88,11 @@ impl<P: Platform> PageTable<P> {
         let table = Self {
             platform,
             config: *config,
-            format: Format { stage: config.stage, granule: config.granule },
-            leaves: LeafKinds::new(config.stage),
+            format: Format { large_addresses: config.output_bits == 52, ..Format::new(config.stage, config.granule) },
+            leaves: LeafKinds::new(config.stage, config.tracking),
             geometry,
             page_mask: config.granule.bytes() - 1,
+            first_address: config.half.first_address(config.input_bits),
             input_bytes: 1 << config.input_bits,
             output_bytes: 1 << config.output_bits,
             direct: config.coherent && config.empty_tables == EmptyTables::KeepOneLevel,
@@ -107,13 +112,13 @@ impl<P: Platform> PageTable<P> {
         &self.config
     }
 
-    /// The start-level table, for CD.TTB0 or STE.S2TTB: aligned to its size, concatenated tables counted as one.
+    /// The start-level table, for CD.TTB0, CD.TTB1 or STE.S2TTB: aligned to its size, concatenated tables counted as one.
     #[must_use]
     pub fn root(&self) -> PhysAddr {
         self.root.physical()
     }
 
-    /// CD.T0SZ or STE.S2T0SZ: 64 minus the bits of an input address.
+    /// CD.T0SZ, CD.T1SZ or STE.S2T0SZ: 64 minus the bits of an input address.
     #[must_use]
     pub fn t0sz(&self) -> u8 {
         64 - self.config.input_bits
@@ -160,10 +165,21 @@ impl<P: Platform> PageTable<P> {
         }
     }
 
-    /// Whether `size_bytes` bytes at `iova` are input addresses.
+    /// Whether `size_bytes` bytes at `offset` are input addresses.
     #[inline]
-    fn is_input(&self, iova: Iova, size_bytes: u64) -> bool {
-        fits(iova.get(), size_bytes, self.input_bytes)
+    fn is_input(&self, offset: u64, size_bytes: u64) -> bool {
+        fits(offset, size_bytes, self.input_bytes)
+    }
+
+    /// How far an address is from the first one. Beyond all if it is not one of this half.
+    #[inline(always)]
+    fn offset(&self, iova: Iova) -> u64 {
+        iova.get() ^ self.first_address
+    }
+
+    /// The address so far from the first.
+    fn iova(&self, offset: u64) -> Iova {
+        Iova::new(offset ^ self.first_address)
     }
 }
 

@@ -6,7 +6,7 @@ use super::PageTable;
 use super::geometry::Geometry;
 use crate::addr::PhysAddr;
 use crate::arch::attributes::Granule;
-use crate::arch::descriptor::LAST_LEVEL;
+use crate::arch::descriptor::{Format, LAST_LEVEL};
 use crate::memory::{LinkedArrays, LinkedMemory};
 use crate::platform::{OutOfDmaMemory, Platform};
 
@@ -237,7 +237,7 @@ impl<'t, P: Platform> Visit<'t, P> {
         Self { table }
     }
 
-    /// Walks down for `iova` to the entry that leads no further. `None` if the first table has no entry for it.
+    /// Walks down for an offset to the entry that leads no further. `None` if the first table has no entry for it.
     #[inline(never)]
     pub(super) fn descend(&self, iova: u64) -> Option<Place<'_>> {
         self.descend_through(iova, |_| true)
@@ -272,11 +272,13 @@ impl<'t, P: Platform> Visit<'t, P> {
     ) -> Option<Place<'v>> {
         let Geometry { start_level, start_shift, .. } = self.table.geometry;
         let root = self.table.root.words();
+        // Known when this is compiled.
+        let format = Format { granule: granule_of(N), ..self.table.format };
         #[allow(clippy::cast_possible_truncation, reason = "an index beyond the first table stays one")]
         let mut place = Place::at(root, (iova >> start_shift) as usize, start_level, start_shift)?;
         for level in 1..=LAST_LEVEL {
             if level > start_level {
-                let Some(table) = self.table.format.next_table(level - 1, place.raw).filter(|_| enter(&place)) else {
+                let Some(table) = format.next_table(level - 1, place.raw).filter(|_| enter(&place)) else {
                     return Some(Place { level: level - 1, ..place });
                 };
                 let shift = u32::from(LAST_LEVEL + 1 - level) * N.ilog2() + 3;
@@ -308,6 +310,15 @@ impl<'t, P: Platform> Visit<'t, P> {
                 self.gather(level, raw, list);
             }
         }
+    }
+}
+
+/// The granule whose tables have so many entries.
+const fn granule_of(entries: usize) -> Granule {
+    match entries {
+        512 => Granule::K4,
+        2048 => Granule::K16,
+        _ => Granule::K64,
     }
 }
 

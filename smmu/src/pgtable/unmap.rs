@@ -4,17 +4,17 @@ use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::tables::{Place, TableList, Visit, load, replace, store};
-use super::{PageTable, TableConfig, UnmapError, Unmapped};
+use super::{PageTable, RangeError, TableConfig, Unmapped};
 use crate::addr::Iova;
 use crate::arch::descriptor::LAST_LEVEL;
 use crate::arch::range::Stale;
 use crate::platform::Platform;
 
-/// What is left to unmap.
+/// What is left of a range, from an offset on.
 #[derive(Clone, Copy)]
-struct Span {
-    iova: u64,
-    size_bytes: u64,
+pub(super) struct Span {
+    pub(super) iova: u64,
+    pub(super) size_bytes: u64,
 }
 
 impl Span {
@@ -24,7 +24,7 @@ impl Span {
     }
 
     /// Leaves `bytes` bytes behind. Never passes the end, which [`PageTable::unmap`] has checked.
-    const fn advance(&mut self, bytes: u64) {
+    pub(super) const fn advance(&mut self, bytes: u64) {
         self.iova = self.iova.wrapping_add(bytes);
         self.size_bytes = self.size_bytes.saturating_sub(bytes);
     }
@@ -53,7 +53,7 @@ impl<P: Platform> Visit<'_, P> {
         shift: u32,
         iova: Iova,
         size_bytes: u64,
-    ) -> Result<Unmapped<P>, UnmapError> {
+    ) -> Result<Unmapped<P>, RangeError> {
         let table = self.table;
         let leaves = Leaves { entries, level: table.format.level_of(shift), shift };
         if leaves.bytes() == size_bytes
@@ -70,8 +70,9 @@ impl<P: Platform> Visit<'_, P> {
 
     /// Unmaps what is not all in one table, or all of one.
     #[inline(never)]
-    fn unmap_parts(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<P>, UnmapError> {
-        let (table, whole) = (self.table, Span { iova: iova.get(), size_bytes });
+    fn unmap_parts(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<P>, RangeError> {
+        let table = self.table;
+        let whole = Span { iova: table.offset(iova), size_bytes };
         let level = table.common_level(self, whole)?;
         let mut removed = TableList::EMPTY;
         let mut rest = whole;
@@ -81,8 +82,8 @@ impl<P: Platform> Visit<'_, P> {
         }
         if table.hands_back() {
             // What lies in between went as a whole.
-            table.remove_empty(self, iova.get(), &mut removed);
-            table.remove_empty(self, iova.get().wrapping_add(size_bytes - 1), &mut removed);
+            table.remove_empty(self, whole.iova, &mut removed);
+            table.remove_empty(self, whole.iova.wrapping_add(size_bytes - 1), &mut removed);
         }
         table.platform.write_barrier();
         let stale = if removed.is_empty() { Stale::Leaves { level } } else { Stale::TablesAndLeaves };
@@ -99,12 +100,9 @@ impl<P: Platform> PageTable<P> {
     ///
     /// # Errors
     ///
-    /// [`UnmapError`]; then nothing has changed.
-    pub fn unmap(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<P>, UnmapError> {
-        if (iova.get() | size_bytes) & self.page_mask != 0 || size_bytes == 0 || !self.is_input(iova, size_bytes) {
-            return Err(self.why_no_range(iova, size_bytes));
-        }
-        let whole = Span { iova: iova.get(), size_bytes };
+    /// [`RangeError`]; then nothing has changed.
+    pub fn unmap(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<P>, RangeError> {
+        let whole = self.range(iova, size_bytes)?;
         let visit = self.visit();
         // Mostly it is one entry: no calls, so that nothing has to be saved for them.
         if self.direct
@@ -126,16 +124,28 @@ impl<P: Platform> PageTable<P> {
         visit.unmap_parts(iova, size_bytes)
     }
 
-    /// What is wrong with a range that cannot be unmapped.
+    /// A range that is within bounds and made of whole granules.
+    #[inline(always)]
+    pub(super) fn range(&self, iova: Iova, size_bytes: u64) -> Result<Span, RangeError> {
+        let whole = Span { iova: self.offset(iova), size_bytes };
+        let is_range = (whole.iova | size_bytes) & self.page_mask == 0 && size_bytes != 0;
+        if is_range && self.is_input(whole.iova, size_bytes) {
+            Ok(whole)
+        } else {
+            Err(self.why_no_range(iova, size_bytes))
+        }
+    }
+
+    /// What is wrong with another.
     #[cold]
-    fn why_no_range(&self, iova: Iova, size_bytes: u64) -> UnmapError {
+    fn why_no_range(&self, iova: Iova, size_bytes: u64) -> RangeError {
         let TableConfig { granule, input_bits, .. } = self.config;
         if size_bytes == 0 {
-            UnmapError::Empty { iova }
+            RangeError::Empty { iova }
         } else if (iova.get() | size_bytes) & self.page_mask != 0 {
-            UnmapError::Misaligned { iova, size_bytes, granule }
+            RangeError::Misaligned { iova, size_bytes, granule }
         } else {
-            UnmapError::InputOutOfRange { iova, size_bytes, input_bits }
+            RangeError::InputOutOfRange { iova, size_bytes, input_bits }
         }
     }
 
@@ -147,7 +157,7 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Makes sure that `whole` consists of whole leaves. Returns their level if they share one.
-    fn common_level(&self, visit: &Visit<'_, P>, whole: Span) -> Result<Option<u8>, UnmapError> {
+    pub(super) fn common_level(&self, visit: &Visit<'_, P>, whole: Span) -> Result<Option<u8>, RangeError> {
         let first = self.leaves(visit, &whole)?;
         let mut level = Some(first.level);
         let mut rest = whole;
@@ -162,16 +172,16 @@ impl<P: Platform> PageTable<P> {
 
     /// Walks down to the leaves that `rest` starts with; at least one.
     #[inline(always)]
-    fn leaves<'v>(&self, visit: &'v Visit<'_, P>, rest: &Span) -> Result<Leaves<'v>, UnmapError> {
-        let not_mapped = UnmapError::NotMapped { iova: Iova::new(rest.iova) };
+    fn leaves<'v>(&self, visit: &'v Visit<'_, P>, rest: &Span) -> Result<Leaves<'v>, RangeError> {
+        let not_mapped = RangeError::NotMapped { iova: self.iova(rest.iova) };
         let place = visit.descend(rest.iova).ok_or(not_mapped)?;
         if place.raw & 1 == 0 {
             return Err(not_mapped);
         }
         if !rest.starts_with_entry(place.shift) {
             let block_bytes = 1 << place.shift;
-            let iova = Iova::new(rest.iova).align_down(block_bytes);
-            return Err(UnmapError::SplitsBlock { iova, block_bytes });
+            let iova = self.iova(rest.iova).align_down(block_bytes);
+            return Err(RangeError::SplitsBlock { iova, block_bytes });
         }
         let entries = place.cover(rest.size_bytes);
         let entries = entries.get(..self.leaf_count(place.level, entries)).unwrap_or(entries);

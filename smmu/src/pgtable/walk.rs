@@ -6,7 +6,8 @@ use core::fmt;
 use super::tables::{Place, Visit};
 use super::{Access, MemoryType, PageTable};
 use crate::addr::{Iova, PhysAddr};
-use crate::arch::descriptor::{Descriptor, Format, LAST_LEVEL, Leaf};
+use crate::arch::attributes::Granule;
+use crate::arch::descriptor::{Descriptor, Format, LAST_LEVEL, Leaf, LeafAttributes};
 use crate::platform::Platform;
 
 /// What an address is translated to.
@@ -18,23 +19,42 @@ pub struct Translation {
     pub level: u8,
     /// Size of the page or block.
     pub leaf_bytes: u64,
-    /// What the device may do, as hardware enforces it; `None` for nothing.
-    pub access: Option<Access>,
+    /// What else the descriptor says.
+    pub attributes: LeafAttributes,
+}
+
+impl Translation {
+    /// What an unprivileged transaction may do, as hardware enforces it; `None` for nothing.
+    #[must_use]
+    pub fn access(&self) -> Option<Access> {
+        self.attributes.access()
+    }
+
     /// The memory type; `None` for one that this crate never writes.
-    pub memory: Option<MemoryType>,
+    #[must_use]
+    pub fn memory(&self) -> Option<MemoryType> {
+        self.attributes.memory()
+    }
 }
 
 impl fmt::Display for Translation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (level {}, {:#x} bytes", self.physical, self.level, self.leaf_bytes)?;
-        match self.access {
-            Some(access) => write!(f, ", {access}")?,
+        match self.attributes.permissions() {
+            Some(permissions) => write!(f, ", {permissions}")?,
             None => f.write_str(", no access")?,
         }
-        match self.memory {
-            Some(memory) => write!(f, ", {memory})"),
-            None => f.write_str(", other memory type)"),
+        match self.memory() {
+            Some(memory) => write!(f, ", {memory}")?,
+            None => f.write_str(", other memory type")?,
         }
+        if !self.attributes.is_accessed() {
+            f.write_str(", not accessed")?;
+        }
+        if self.attributes.is_dirty() {
+            f.write_str(", dirty")?;
+        }
+        f.write_str(")")
     }
 }
 
@@ -78,14 +98,23 @@ impl fmt::Display for Walk {
 fn translation(level: u8, shift: u32, leaf: Leaf, iova: Iova) -> Translation {
     let leaf_bytes = 1 << shift;
     let physical = PhysAddr::new(leaf.physical.get() | (iova.get() & (leaf_bytes - 1)));
-    Translation { physical, level, leaf_bytes, access: leaf.access, memory: leaf.memory }
+    Translation { physical, level, leaf_bytes, attributes: leaf.attributes }
+}
+
+/// What a descent for `iova` found.
+#[inline(always)]
+fn translate(format: Format, place: &Place<'_>, iova: Iova) -> Option<Translation> {
+    // It is no table, and nobody writes a reserved descriptor here.
+    let leaf = (place.raw & 1 == 1).then(|| format.decode_leaf(place.shift, place.raw))?;
+    Some(translation(place.level, place.shift, leaf, iova))
 }
 
 impl<P: Platform> Visit<'_, P> {
     /// What `iova` is translated to by tables of whatever size.
     #[inline(never)]
     fn translate(self, iova: Iova) -> Option<Translation> {
-        self.table.translate(&self.descend(iova.get())?, iova)
+        let format = self.table.format;
+        translate(format, &self.descend(self.table.offset(iova))?, iova)
     }
 }
 
@@ -93,22 +122,15 @@ impl<P: Platform> PageTable<P> {
     /// What `iova` is translated to, or `None` if it is not mapped.
     #[must_use]
     pub fn walk(&self, iova: Iova) -> Option<Translation> {
-        if !self.is_input(iova, 1) {
+        let offset = self.offset(iova);
+        if !self.is_input(offset, 1) {
             return None;
         }
         let visit = self.visit();
-        match visit.descend_quickly(iova.get()) {
-            Some(place) => self.translate(&place, iova),
+        match visit.descend_quickly(offset) {
+            Some(place) => translate(Format { granule: Granule::K4, ..self.format }, &place, iova),
             None => visit.translate(iova),
         }
-    }
-
-    /// What a descent for `iova` found.
-    #[inline(always)]
-    fn translate(&self, place: &Place<'_>, iova: Iova) -> Option<Translation> {
-        // It is no table, and nobody writes a reserved descriptor here.
-        let leaf = (place.raw & 1 == 1).then(|| self.format.decode_leaf(place.shift, place.raw))?;
-        Some(translation(place.level, place.shift, leaf, iova))
     }
 
     /// The descriptors that a walk for `iova` meets, for people to read.
@@ -121,8 +143,9 @@ impl<P: Platform> PageTable<P> {
             }
             true
         };
-        if self.is_input(iova, 1)
-            && let Some(last) = self.visit().descend_through(iova.get(), meet)
+        let offset = self.offset(iova);
+        if self.is_input(offset, 1)
+            && let Some(last) = self.visit().descend_through(offset, meet)
         {
             meet(&last);
         }

@@ -7,8 +7,8 @@ use arbitrary::{Result, Unstructured};
 use smmu::addr::{Iova, PhysAddr};
 use smmu::arch::attributes::Granule;
 use smmu::pgtable::{
-    Access, EmptyTables, MapError, MemoryType, PageTable, Stage, TableConfig, TableError, Translation, UnmapError,
-    Unmapped,
+    Access, EmptyTables, Half, MapError, MemoryType, PageTable, RangeError, Stage, TableConfig, TableError, Tracking,
+    Translation, Unmapped,
 };
 
 use super::platform::FuzzPlatform;
@@ -67,19 +67,23 @@ fn config(input: &mut Unstructured<'_>) -> Result<TableConfig> {
     Ok(TableConfig {
         stage: *input.choose(&[Stage::Stage1, Stage::Stage2])?,
         granule: *input.choose(&[Granule::K4, Granule::K16, Granule::K64])?,
-        input_bits: input.int_in_range(30..=50)?,
+        input_bits: input.int_in_range(30..=54)?,
         output_bits: *input.choose(&[32, 36, 40, 42, 44, 48, 33, 52])?,
         coherent: input.arbitrary()?,
         empty_tables: *input.choose(&[EmptyTables::KeepOneLevel, EmptyTables::HandBack])?,
+        half: Half::Lower,
+        tracking: Tracking::Off,
     })
 }
 
 /// The sizes that are refused are those that should be.
 fn check_refusal(config: &TableConfig, error: TableError) {
-    let TableConfig { stage, input_bits, output_bits, .. } = *config;
+    let TableConfig { stage, granule, input_bits, output_bits, .. } = *config;
+    let most = if granule == Granule::K64 { 52 } else { 48 };
     match error {
-        TableError::InputBits { .. } => assert!(!(32..=48).contains(&input_bits)),
-        TableError::OutputBits { .. } => assert!(matches!(output_bits, 33 | 52)),
+        TableError::InputBits { .. } => assert!(!(32..=most).contains(&input_bits)),
+        TableError::OutputBits { .. } => assert!(output_bits == 33 || output_bits > most),
+        TableError::UpperHalfAtStage2 => panic!("none is asked for"),
         TableError::InputExceedsOutput { .. } => assert!(stage == Stage::Stage2 && input_bits > output_bits),
         TableError::OutOfDmaMemory(_) => panic!("there was memory"),
     }
@@ -224,23 +228,23 @@ impl Checked<'_> {
         self.check_near(at);
     }
 
-    fn expected_unmap(&self, Span { start, bytes }: Span) -> std::result::Result<(), UnmapError> {
+    fn expected_unmap(&self, Span { start, bytes }: Span) -> std::result::Result<(), RangeError> {
         let (iova, size_bytes) = (Iova::new(start), bytes);
         let TableConfig { granule, input_bits, .. } = *self.table.config();
         if bytes == 0 {
-            return Err(UnmapError::Empty { iova });
+            return Err(RangeError::Empty { iova });
         }
         if (start | bytes) % granule.bytes() != 0 {
-            return Err(UnmapError::Misaligned { iova, size_bytes, granule });
+            return Err(RangeError::Misaligned { iova, size_bytes, granule });
         }
         if start + bytes > 1 << input_bits {
-            return Err(UnmapError::InputOutOfRange { iova, size_bytes, input_bits });
+            return Err(RangeError::InputOutOfRange { iova, size_bytes, input_bits });
         }
         let mut at = start;
         while at < start + bytes {
-            let page = self.pages.get(&at).ok_or(UnmapError::NotMapped { iova: Iova::new(at) })?;
+            let page = self.pages.get(&at).ok_or(RangeError::NotMapped { iova: Iova::new(at) })?;
             if page.leaf_start != at || at + page.leaf_bytes > start + bytes {
-                return Err(UnmapError::SplitsBlock { iova: Iova::new(page.leaf_start), block_bytes: page.leaf_bytes });
+                return Err(RangeError::SplitsBlock { iova: Iova::new(page.leaf_start), block_bytes: page.leaf_bytes });
             }
             at += page.leaf_bytes;
         }
@@ -265,8 +269,8 @@ impl Checked<'_> {
         let found = self.table.walk(Iova::new(iova + offset));
         let as_page = |found: Translation| Page {
             physical: found.physical.get() - offset,
-            access: found.access.expect("an access that was asked for"),
-            memory: found.memory.expect("a type that was asked for"),
+            access: found.access().expect("an access that was asked for"),
+            memory: found.memory().expect("a type that was asked for"),
             leaf_start: iova & !(found.leaf_bytes - 1),
             leaf_bytes: found.leaf_bytes,
         };

@@ -239,7 +239,7 @@ impl<'b, B: Backend> Run<'b, B> {
     }
 
     fn unmap(&mut self, index: usize, first: u64, pages: u16) -> Result<(), Mismatch> {
-        use pgtable::UnmapError::{InputOutOfRange, NotMapped, SplitsBlock};
+        use pgtable::RangeError::{InputOutOfRange, NotMapped, SplitsBlock};
         let Some((attachment, space)) = &mut self.devices[index].attached else { return Ok(()) };
         let expected = space.answer_to_unmap(first, pages);
         let found = attachment.domain().unmap(Iova::new(first * PAGE_BYTES), u64::from(pages) * PAGE_BYTES);

@@ -204,6 +204,6 @@ fn faulty_blocks(stage: Stage) -> [u64; 4] {
 }
 
 fn block(stage: Stage, physical: u64, access: Access) -> u64 {
-    let attributes = LeafAttributes::new(stage, access, MemoryType::WriteBack);
-    Format { stage, granule: Granule::K4 }.leaf(FIRST_LEVEL, PhysAddr::new(physical), attributes)
+    let attributes = LeafAttributes::new(stage, access.into(), MemoryType::WriteBack);
+    Format::new(stage, Granule::K4).leaf(FIRST_LEVEL, PhysAddr::new(physical), attributes)
 }

@@ -15,7 +15,7 @@ fn a_buffer_is_zero_and_the_device_sees_what_the_cpu_sees() {
     assert!(buffer.words().iter().all(|word| word.load(Ordering::Relaxed) == 0));
     buffer.words()[1023].store(42, Ordering::Relaxed);
     assert_eq!(platform.snooped_word(physical(&dma, buffer.iova(), 8184).unwrap()), 42);
-    assert_eq!(dma.domain().lookup(buffer.iova()).unwrap().access, Some(Access::ReadWrite));
+    assert_eq!(dma.domain().lookup(buffer.iova()).unwrap().access(), Some(Access::ReadWrite));
     assert_eq!(physical(&dma, buffer.iova(), 8192), None, "nothing behind it");
     assert_eq!(dma.domain().lookup(Iova::new(buffer.iova().get() - 1)), None, "nothing before it");
 }

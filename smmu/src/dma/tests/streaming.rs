@@ -73,7 +73,7 @@ fn whole_pages_are_mapped_in_place_with_no_more_access_than_needed() {
     ] {
         let mapping = map(&dma, part(&block, 4096, 8192), direction);
         assert!(!mapping.is_bounced());
-        assert_eq!(dma.domain().lookup(mapping.iova()).unwrap().access, Some(access));
+        assert_eq!(dma.domain().lookup(mapping.iova()).unwrap().access(), Some(access));
         let at = |page| physical(&dma, mapping.iova(), page * PAGE);
         assert_eq!(
             [at(0), at(1), at(2)],

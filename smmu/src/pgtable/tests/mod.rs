@@ -1,6 +1,7 @@
 //! Page tables on the host, looked at from three sides: what the methods say, what is in memory, and what a walker
 //! makes of it that shares no code with them.
 
+mod changing;
 mod concurrency;
 mod emptying;
 mod lookup;

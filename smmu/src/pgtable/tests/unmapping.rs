@@ -4,7 +4,7 @@ use super::{G, GRANULES, K, M, block_bytes, config, handing_back, table};
 use crate::addr::{Iova, PhysAddr};
 use crate::arch::attributes::Granule;
 use crate::arch::range::Stale;
-use crate::pgtable::{Access, MemoryType, PageTable, Stage, UnmapError};
+use crate::pgtable::{Access, MemoryType, PageTable, RangeError, Stage};
 use crate::testing::TestPlatform;
 
 fn map(table: &PageTable<TestPlatform>, iova: u64, physical: u64, size_bytes: u64) {
@@ -12,7 +12,7 @@ fn map(table: &PageTable<TestPlatform>, iova: u64, physical: u64, size_bytes: u6
 }
 
 /// Unmaps, frees, and says what was stale.
-fn unmap(table: &PageTable<TestPlatform>, iova: u64, size_bytes: u64) -> Result<Stale, UnmapError> {
+fn unmap(table: &PageTable<TestPlatform>, iova: u64, size_bytes: u64) -> Result<Stale, RangeError> {
     let unmapped = table.unmap(Iova::new(iova), size_bytes)?;
     assert_eq!((unmapped.start(), unmapped.size_bytes()), (Iova::new(iova), size_bytes));
     let stale = unmapped.stale();
@@ -20,7 +20,7 @@ fn unmap(table: &PageTable<TestPlatform>, iova: u64, size_bytes: u64) -> Result<
     Ok(stale)
 }
 
-const fn leaves(level: u8) -> Result<Stale, UnmapError> {
+const fn leaves(level: u8) -> Result<Stale, RangeError> {
     Ok(Stale::Leaves { level: Some(level) })
 }
 
@@ -125,13 +125,13 @@ fn wrong_ranges_change_nothing() {
     let (_, table) = table(config(Stage::Stage1, Granule::K4, 40));
     map(&table, 0, 0, 4 * M);
     map(&table, 4 * M, 4 * M, 8 * K);
-    let input = |iova, size_bytes| UnmapError::InputOutOfRange { iova: Iova::new(iova), size_bytes, input_bits: 40 };
+    let input = |iova, size_bytes| RangeError::InputOutOfRange { iova: Iova::new(iova), size_bytes, input_bits: 40 };
     let misaligned =
-        |iova, size_bytes| UnmapError::Misaligned { iova: Iova::new(iova), size_bytes, granule: Granule::K4 };
-    let not_mapped = |iova| UnmapError::NotMapped { iova: Iova::new(iova) };
-    let splits = |iova| UnmapError::SplitsBlock { iova: Iova::new(iova), block_bytes: 2 * M };
+        |iova, size_bytes| RangeError::Misaligned { iova: Iova::new(iova), size_bytes, granule: Granule::K4 };
+    let not_mapped = |iova| RangeError::NotMapped { iova: Iova::new(iova) };
+    let splits = |iova| RangeError::SplitsBlock { iova: Iova::new(iova), block_bytes: 2 * M };
     let cases = [
-        (0, 0, UnmapError::Empty { iova: Iova::new(0) }),
+        (0, 0, RangeError::Empty { iova: Iova::new(0) }),
         (1, 4 * K, misaligned(1, 4 * K)),
         (0, 1, misaligned(0, 1)),
         (1 << 40, 4 * K, input(1 << 40, 4 * K)),
@@ -155,7 +155,7 @@ fn a_hole_is_found_wherever_it_is() {
         let (_, table) = table(config(Stage::Stage1, Granule::K4, 40));
         map(&table, 0, 0, 20 * 4 * K);
         assert_eq!(unmap(&table, position * 4 * K, 4 * K), leaves(3));
-        let hole = UnmapError::NotMapped { iova: Iova::new(position * 4 * K) };
+        let hole = RangeError::NotMapped { iova: Iova::new(position * 4 * K) };
         assert_eq!(unmap(&table, 0, 20 * 4 * K), Err(hole));
     }
 }
