@@ -23,6 +23,10 @@ pub struct TableConfig {
     /// What is recorded of devices' accesses. The SMMU must support it (IDR0.HTTU), and the CD or STE switch it on
     /// ([`Tracking::hardware_update`]).
     pub tracking: Tracking,
+    /// Whether leaves that lie side by side on both sides are marked as a group that the TLB may hold as one (the contiguous
+    /// bit). Such a group is mapped, unmapped and protected as a whole, like a block. Not where anything is tracked: hardware
+    /// would record it for any one of them.
+    pub contiguous: bool,
 }
 
 impl TableConfig {
@@ -38,6 +42,7 @@ impl TableConfig {
             coherent: true,
             empty_tables: EmptyTables::KeepOneLevel,
             tracking: Tracking::Off,
+            contiguous: false,
         }
     }
 }

@@ -28,6 +28,27 @@ pub enum TableError {
     },
     /// Stage 2 has no upper half.
     UpperHalfAtStage2,
+    /// Accesses to members of a contiguous group are recorded for any one of them.
+    ContiguousAndTracked,
+    /// Stage 2 cannot start at this level: the first table would have less than two entries, or be more than 16 tables; or
+    /// the output addresses are so small that tables have to be concatenated instead.
+    StartLevel {
+        /// The level.
+        start_level: u8,
+        /// The input address size.
+        input_bits: u8,
+        /// The output address size.
+        output_bits: u8,
+        /// The granule.
+        granule: Granule,
+    },
+    /// The first table is not aligned to its size.
+    MisalignedRoot {
+        /// Where it is.
+        root: PhysAddr,
+        /// What its address must be a multiple of.
+        alignment_bytes: u64,
+    },
     /// No memory for the start-level table.
     OutOfDmaMemory(OutOfDmaMemory),
 }
@@ -58,6 +79,17 @@ impl fmt::Display for TableError {
                 "stage-2 input addresses of {input_bits} bits with output addresses of {output_bits}: make them no wider"
             ),
             Self::UpperHalfAtStage2 => f.write_str("stage 2 has no upper half of input addresses: that is stage 1's"),
+            Self::ContiguousAndTracked => {
+                f.write_str("contiguous groups where accesses are tracked: choose one of the two")
+            }
+            Self::StartLevel { start_level, input_bits, output_bits, granule } => write!(
+                f,
+                "stage 2 cannot start at level {start_level} for input addresses of {input_bits} bits, output addresses of \
+                 {output_bits} and a granule of {granule}"
+            ),
+            Self::MisalignedRoot { root, alignment_bytes } => {
+                write!(f, "the start-level table at {root} is not aligned to its size, {alignment_bytes:#x} bytes")
+            }
             Self::OutOfDmaMemory(error) => write!(f, "no memory for the start-level table: {error}"),
         }
     }
@@ -173,9 +205,9 @@ pub enum RangeError {
         /// The first such address.
         iova: Iova,
     },
-    /// The range begins or ends within a block.
+    /// The range begins or ends within a block, or a contiguous group.
     SplitsBlock {
-        /// Where the block starts.
+        /// Where the block or group starts.
         iova: Iova,
         /// How large it is.
         block_bytes: u64,
@@ -202,3 +234,42 @@ impl fmt::Display for RangeError {
 }
 
 impl core::error::Error for RangeError {}
+
+/// Why nothing was split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SplitError {
+    /// It is no input address.
+    InputOutOfRange {
+        /// The address.
+        iova: Iova,
+        /// How many bits an input address has.
+        input_bits: u8,
+    },
+    /// Nothing is mapped there.
+    NotMapped {
+        /// The address.
+        iova: Iova,
+    },
+    /// No memory for a table.
+    OutOfDmaMemory(OutOfDmaMemory),
+}
+
+impl From<OutOfDmaMemory> for SplitError {
+    fn from(error: OutOfDmaMemory) -> Self {
+        Self::OutOfDmaMemory(error)
+    }
+}
+
+impl fmt::Display for SplitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InputOutOfRange { iova, input_bits } => {
+                write!(f, "{iova} is no input address of {input_bits} bits")
+            }
+            Self::NotMapped { iova } => write!(f, "{iova} is not mapped"),
+            Self::OutOfDmaMemory(error) => write!(f, "no memory for a table: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for SplitError {}

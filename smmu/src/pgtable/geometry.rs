@@ -1,6 +1,6 @@
 //! The shape of a page table: where walks start, and how large the first table is (Arm ARM, D8.2.8 to D8.2.10).
 
-use super::{Half, Stage, TableConfig, TableError};
+use super::{Half, Stage, TableConfig, TableError, Tracking};
 use crate::arch::attributes::Granule;
 use crate::arch::descriptor::LAST_LEVEL;
 
@@ -18,7 +18,46 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
+    /// Where walks start to need the fewest tables.
     pub(super) fn new(config: &TableConfig) -> Result<Self, TableError> {
+        Self::check(config)?;
+        let TableConfig { stage, granule, input_bits, output_bits, .. } = *config;
+        let page_bits = granule.log2_bytes();
+        // At most four: 48 bits with a granule of 4 KiB.
+        let levels = (u32::from(input_bits) - page_bits).div_ceil(page_bits - 3);
+        let natural = (4 - levels) as u8;
+        let start_level = match stage {
+            Stage::Stage1 => natural,
+            // Up to 16 tables are concatenated instead.
+            Stage::Stage2 => natural.max(first_stage2_level(granule, output_bits)),
+        };
+        Ok(Self::of(granule, input_bits, start_level))
+    }
+
+    /// For stage 2, where walks may start at another level too.
+    pub(super) fn starting_at(config: &TableConfig, start_level: u8) -> Result<Self, TableError> {
+        Self::check(config)?;
+        let TableConfig { granule, input_bits, output_bits, .. } = *config;
+        let error = TableError::StartLevel { start_level, input_bits, output_bits, granule };
+        if !(first_stage2_level(granule, output_bits)..=LAST_LEVEL).contains(&start_level) {
+            return Err(error);
+        }
+        let start_shift = start_shift(granule, start_level);
+        let root_bits = u32::from(input_bits).checked_sub(start_shift).ok_or(error)?;
+        // Level 0 has as many entries as one table; up to 16 are concatenated at the others.
+        let most = granule.log2_bytes() - 3 + if start_level == 0 { 0 } else { 4 };
+        if (1..=most).contains(&root_bits) { Ok(Self::of(granule, input_bits, start_level)) } else { Err(error) }
+    }
+
+    /// The sizes that are checked already.
+    fn of(granule: Granule, input_bits: u8, start_level: u8) -> Self {
+        let start_shift = start_shift(granule, start_level);
+        let (bits_per_level, root_bits) = (granule.log2_bytes() - 3, u32::from(input_bits) - start_shift);
+        Self { bits_per_level, start_level, start_shift, root_bits }
+    }
+
+    /// Whether the sizes are possible at all.
+    fn check(config: &TableConfig) -> Result<(), TableError> {
         let TableConfig { stage, granule, input_bits, output_bits, half, .. } = *config;
         let most = if granule == Granule::K64 { 52 } else { 48 };
         if !(32..=most).contains(&input_bits) {
@@ -30,22 +69,13 @@ impl Geometry {
         if stage == Stage::Stage2 && half == Half::Upper {
             return Err(TableError::UpperHalfAtStage2);
         }
+        if config.contiguous && config.tracking != Tracking::Off {
+            return Err(TableError::ContiguousAndTracked);
+        }
         if stage == Stage::Stage2 && input_bits > output_bits {
             return Err(TableError::InputExceedsOutput { input_bits, output_bits });
         }
-        let page_bits = granule.log2_bytes();
-        let bits_per_level = page_bits - 3;
-        let bits = u32::from(input_bits);
-        // At most four: 48 bits with a granule of 4 KiB.
-        let levels = (bits - page_bits).div_ceil(bits_per_level);
-        let natural = (4 - levels) as u8;
-        let start_level = match stage {
-            Stage::Stage1 => natural,
-            // Up to 16 tables are concatenated instead.
-            Stage::Stage2 => natural.max(first_stage2_level(granule, output_bits)),
-        };
-        let start_shift = page_bits + u32::from(LAST_LEVEL - start_level) * bits_per_level;
-        Ok(Self { bits_per_level, start_level, start_shift, root_bits: bits - start_shift })
+        Ok(())
     }
 
     /// Size and alignment of the first table. The SMMU wants no more than its size, but a cache line does no harm.
@@ -62,6 +92,12 @@ impl Geometry {
         };
         start_at_zero - self.start_level
     }
+}
+
+/// log2 of what an entry at a level covers.
+fn start_shift(granule: Granule, level: u8) -> u32 {
+    let page_bits = granule.log2_bytes();
+    page_bits + u32::from(LAST_LEVEL - level) * (page_bits - 3)
 }
 
 /// The first start level that stage 2 may use with a physical address size (Arm ARM, rules R_DXBSH and R_SRKBC).
@@ -168,6 +204,12 @@ mod tests {
         assert!(geometry(Stage::Stage1, Granule::K16, 48, 52).is_err());
         let upper = TableConfig { half: Half::Upper, ..TableConfig::new(Stage::Stage2, Granule::K4, 40, 40) };
         assert_eq!(Geometry::new(&upper), Err(TableError::UpperHalfAtStage2));
+        let tracked = TableConfig {
+            contiguous: true,
+            tracking: Tracking::HardwareAccess,
+            ..TableConfig::new(Stage::Stage1, Granule::K4, 40, 40)
+        };
+        assert_eq!(Geometry::new(&tracked), Err(TableError::ContiguousAndTracked));
         let error = geometry(Stage::Stage2, Granule::K4, 41, 40).unwrap_err();
         assert_eq!(error, TableError::InputExceedsOutput { input_bits: 41, output_bits: 40 });
         assert!(geometry(Stage::Stage1, Granule::K4, 48, 40).is_ok(), "stage 1 may have more input than output");

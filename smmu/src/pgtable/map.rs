@@ -253,7 +253,10 @@ impl<P: Platform> PageTable<P> {
                 Spot::Run(run) => {
                     // Pages have been looked at; among blocks there may be tables to go down into.
                     let run = if run.level == LAST_LEVEL { run } else { self.vacant(run, rest.iova)? };
-                    self.write(&run, rest.physical, attributes);
+                    match self.config.contiguous {
+                        true => self.write_groups(&run, &rest, attributes),
+                        false => self.write(&run, rest.physical, attributes),
+                    }
                     rest.advance(run.bytes());
                 }
                 Spot::NoTable(place) => self.link(&place, spares)?,
@@ -275,6 +278,21 @@ impl<P: Platform> PageTable<P> {
             spares.put(table);
         }
         Ok(())
+    }
+
+    /// Writes the leaves of a run that `rest` starts with, and marks those as contiguous that are whole groups.
+    fn write_groups(&self, run: &Run<'_>, rest: &Span, attributes: LeafAttributes) {
+        let group_bytes = 1_u64 << (run.shift + self.format.contiguous_log2_entries(run.level));
+        let congruent = (rest.iova ^ rest.physical) & (group_bytes - 1) == 0;
+        for (index, entry) in run.entries.iter().enumerate() {
+            let ahead = (index as u64) << run.shift;
+            let before_group = rest.iova.wrapping_add(ahead) & (group_bytes - 1);
+            let is_whole = before_group <= ahead && ahead - before_group + group_bytes <= run.bytes();
+            let attributes = if congruent && is_whole { attributes.contiguous() } else { attributes };
+            let physical = PhysAddr::new(rest.physical.wrapping_add(ahead));
+            store(entry, self.format.leaf(run.level, physical, attributes));
+        }
+        self.clean(run.entries);
     }
 
     /// Writes the leaves of a run, the first of which maps to `physical`.

@@ -19,6 +19,8 @@ mod error;
 mod geometry;
 mod map;
 mod protect;
+mod shared;
+mod split;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -31,7 +33,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 pub use config::{EmptyTables, Half, TableConfig};
-pub use error::{MapError, RangeError, TableError};
+pub use error::{MapError, RangeError, SplitError, TableError};
+pub use shared::{SharedConfig, SharedTable};
+pub use split::Broken;
 pub use unmapped::Unmapped;
 pub use walk::{Translation, Walk};
 
@@ -95,7 +99,7 @@ impl<P: Platform> PageTable<P> {
             first_address: config.half.first_address(config.input_bits),
             input_bytes: 1 << config.input_bits,
             output_bytes: 1 << config.output_bits,
-            direct: config.coherent && config.empty_tables == EmptyTables::KeepOneLevel,
+            direct: config.coherent && config.empty_tables == EmptyTables::KeepOneLevel && !config.contiguous,
             root,
             tables: Tables::new(platform, config.granule),
             kept: AtomicBool::new(false),

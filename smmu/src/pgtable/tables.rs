@@ -166,6 +166,10 @@ impl<'t, P: Platform> Spares<'t, P> {
         Self { tables, list: TableList::EMPTY }
     }
 
+    pub(super) const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Allocates one more.
     pub(super) fn reserve(&mut self) -> Result<(), OutOfDmaMemory> {
         let table = self.tables.allocate()?;

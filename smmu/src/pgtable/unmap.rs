@@ -189,7 +189,16 @@ impl<P: Platform> PageTable<P> {
         if entries.is_empty() {
             return Err(not_mapped);
         }
-        Ok(Leaves { entries, level: place.level, shift: place.shift })
+        let leaves = Leaves { entries, level: place.level, shift: place.shift };
+        // Groups do not reach beyond a table, so that only those at both ends can be in the range in part.
+        let cut = |entry: Option<&AtomicU64>, border| {
+            entry.and_then(|entry| self.cuts_group(entry, leaves.shift, leaves.level, border))
+        };
+        let end = rest.iova.wrapping_add(leaves.bytes());
+        let cut = cut(entries.first(), rest.iova).or_else(|| cut(entries.last(), end));
+        cut.map_or(Ok(leaves), |(start, block_bytes)| {
+            Err(RangeError::SplitsBlock { iova: self.iova(start), block_bytes })
+        })
     }
 
     /// How many leaves come before the first entry that is none. Eight are tested at a time.

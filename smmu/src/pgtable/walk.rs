@@ -95,7 +95,7 @@ impl fmt::Display for Walk {
 
 /// What `leaf`, found at `level` where an entry covers `1 << shift` bytes, makes of `iova`.
 #[inline(always)]
-fn translation(level: u8, shift: u32, leaf: Leaf, iova: Iova) -> Translation {
+pub(super) fn translation(level: u8, shift: u32, leaf: Leaf, iova: Iova) -> Translation {
     let leaf_bytes = 1 << shift;
     let physical = PhysAddr::new(leaf.physical.get() | (iova.get() & (leaf_bytes - 1)));
     Translation { physical, level, leaf_bytes, attributes: leaf.attributes }

@@ -73,6 +73,7 @@ fn config(input: &mut Unstructured<'_>) -> Result<TableConfig> {
         empty_tables: *input.choose(&[EmptyTables::KeepOneLevel, EmptyTables::HandBack])?,
         half: Half::Lower,
         tracking: Tracking::Off,
+        contiguous: false,
     })
 }
 
@@ -83,8 +84,11 @@ fn check_refusal(config: &TableConfig, error: TableError) {
     match error {
         TableError::InputBits { .. } => assert!(!(32..=most).contains(&input_bits)),
         TableError::OutputBits { .. } => assert!(output_bits == 33 || output_bits > most),
-        TableError::UpperHalfAtStage2 => panic!("none is asked for"),
         TableError::InputExceedsOutput { .. } => assert!(stage == Stage::Stage2 && input_bits > output_bits),
+        TableError::UpperHalfAtStage2
+        | TableError::ContiguousAndTracked
+        | TableError::StartLevel { .. }
+        | TableError::MisalignedRoot { .. } => panic!("nothing of this is asked for"),
         TableError::OutOfDmaMemory(_) => panic!("there was memory"),
     }
 }

@@ -49,6 +49,7 @@ register_bitfields! { u64,
         /// Dirty Bit Modifier: a write changes bit 7 instead of faulting, if the SMMU updates the dirty state.
         DBM OFFSET(51) NUMBITS(1) [],
         ExecuteNever OFFSET(53) NUMBITS(2) [],
+        Contiguous OFFSET(52) NUMBITS(1) [],
         /// For software: it was dirty when it became read-only.
         WasDirty OFFSET(55) NUMBITS(1) []
     ]
@@ -209,6 +210,27 @@ impl LeafAttributes {
         let bits = self.bits & !LEAF::WasDirty::SET.value;
         let is_marked = bits & LEAF::DBM::SET.value != 0 && self.writes_now();
         Self { bits: if is_marked { bits ^ LEAF::Permission1::SET.value } else { bits }, ..self }
+    }
+
+    /// The contiguous bit: the leaf belongs to a group that the TLB may hold as one (Arm ARM, D8.7).
+    #[inline]
+    #[must_use]
+    pub const fn is_contiguous(self) -> bool {
+        self.bits & LEAF::Contiguous::SET.value != 0
+    }
+
+    /// With the contiguous bit.
+    #[inline]
+    #[must_use]
+    pub const fn contiguous(self) -> Self {
+        Self { bits: self.bits | LEAF::Contiguous::SET.value, ..self }
+    }
+
+    /// What the parts of a leaf have of it, on their own: all but address, type, contiguous bit and nT.
+    #[inline]
+    #[must_use]
+    pub const fn inherited(self) -> Self {
+        Self { bits: self.bits & 0xfff8_0000_0000_0ffc & !LEAF::Contiguous::SET.value, ..self }
     }
 
     /// What transactions may do: `None` for nothing.

@@ -142,6 +142,17 @@ impl Format {
         }
     }
 
+    /// log2 of the entries at `level` that make a contiguous group, which is aligned to its size on both sides
+    /// (Arm ARM, D8.7).
+    #[must_use]
+    pub const fn contiguous_log2_entries(self, level: u8) -> u32 {
+        match self.granule {
+            Granule::K4 => 4,
+            Granule::K16 if level == LAST_LEVEL => 7,
+            Granule::K16 | Granule::K64 => 5,
+        }
+    }
+
     /// The descriptor of a table at `table`, which is aligned to the granule. Nothing is restricted for what is below.
     #[must_use]
     pub const fn table(self, table: PhysAddr) -> u64 {

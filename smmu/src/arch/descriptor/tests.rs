@@ -219,6 +219,27 @@ fn addresses_of_52_bits_have_their_upper_bits_below() {
 }
 
 #[test]
+fn contiguous_groups() {
+    let sizes = |granule| {
+        let format = Format::new(Stage::Stage1, granule);
+        [2, 3].map(|level| 1_u64 << (format.entry_log2_bytes(level) + format.contiguous_log2_entries(level)))
+    };
+    assert_eq!(sizes(Granule::K4), [32 << 20, 64 << 10]);
+    assert_eq!(sizes(Granule::K16), [1 << 30, 2 << 20]);
+    assert_eq!(sizes(Granule::K64), [16 << 30, 2 << 20]);
+    let attributes = LeafAttributes::new(Stage::Stage2, Access::Read.into(), MemoryType::WriteBack);
+    assert_eq!(attributes.contiguous().bits(), attributes.bits() | 1 << 52);
+    assert_eq!(attributes.contiguous().inherited(), attributes);
+    assert!(attributes.contiguous().is_contiguous() && !attributes.is_contiguous());
+}
+
+#[test]
+fn what_parts_inherit() {
+    let all = LeafAttributes::of_descriptor(Stage::Stage1, u64::MAX).inherited();
+    assert_eq!(all.bits(), 0xffe8_0000_0000_0ffc, "neither address, nor type, nor nT, nor the contiguous bit");
+}
+
+#[test]
 fn entry_sizes() {
     let sizes = |granule| [0, 1, 2, 3].map(|level| Format::new(Stage::Stage1, granule).entry_log2_bytes(level));
     assert_eq!(sizes(Granule::K4), [39, 30, 21, 12]);

@@ -7,6 +7,8 @@ mod emptying;
 mod lookup;
 mod mapping;
 mod reference;
+mod shared;
+mod splitting;
 mod unmapping;
 mod walker;
 

@@ -42,6 +42,8 @@ pub(super) fn operation(config: TableConfig) -> impl Strategy<Value = Operation>
             .prop_map(|(which, leaves, permissions)| Operation::ProtectMapped { which, leaves, permissions }),
         2 => which().prop_map(|which| Operation::Write { which }),
         1 => (pages(config), any::<bool>()).prop_map(|(at, clean)| Operation::Dirty { at, clean }),
+        2 => (which(), any::<bool>(), prop::option::weighted(0.2, 0..2usize))
+            .prop_map(|(which, breaks, allocations)| Operation::Split { which, breaks, allocations }),
     ]
 }
 
@@ -54,11 +56,15 @@ fn permissions() -> impl Strategy<Value = Permissions> {
 
 pub(super) fn configs() -> impl Strategy<Value = TableConfig> {
     let policy = prop::sample::select(&[EmptyTables::KeepOneLevel, EmptyTables::HandBack][..]);
-    let tracking = prop::sample::select(&[Tracking::Off, Tracking::HardwareAccessAndDirty][..]);
+    let marks = prop_oneof![
+        Just((Tracking::Off, false)),
+        Just((Tracking::Off, true)),
+        Just((Tracking::HardwareAccessAndDirty, false)),
+    ];
     let half = prop::sample::select(&[Half::Lower, Half::Upper][..]);
     let kind = (prop::sample::select(&STAGES[..]), prop::sample::select(&GRANULES[..]));
-    (kind, any::<bool>(), policy, tracking, half).prop_flat_map(
-        |((stage, granule), coherent, empty_tables, tracking, half)| {
+    (kind, any::<bool>(), policy, marks, half).prop_flat_map(
+        |((stage, granule), coherent, empty_tables, (tracking, contiguous), half)| {
             let outputs = if granule == Granule::K64 { 7 } else { 6 };
             prop::sample::select(&[32u8, 36, 40, 42, 44, 48, 52][..outputs]).prop_flat_map(move |output_bits| {
                 let (most, half) = match stage {
@@ -69,6 +75,7 @@ pub(super) fn configs() -> impl Strategy<Value = TableConfig> {
                     coherent,
                     empty_tables,
                     tracking,
+                    contiguous,
                     half,
                     ..TableConfig::new(stage, granule, input_bits, output_bits)
                 })

@@ -1,5 +1,6 @@
 //! Random maps, unmaps and walks against a sorted map of pages, for every stage, granule and kind of SMMU.
 
+mod changes;
 mod inputs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +13,8 @@ use inputs::{configs, operation};
 use super::block_bytes;
 use super::walker::{shifts, walk};
 use crate::addr::{Iova, PhysAddr};
-use crate::pgtable::{
-    Access, MapError, MemoryType, PageTable, Permissions, RangeError, Stage, TableConfig, Tracking, Translation,
-};
+use crate::arch::attributes::Granule;
+use crate::pgtable::{MapError, MemoryType, PageTable, Permissions, RangeError, TableConfig, Translation};
 use crate::testing::{TestPlatform, tries};
 
 /// A page as it should be. Which leaf holds it is the table's choice, noted when it has chosen.
@@ -26,6 +26,28 @@ struct Page {
     dirty: bool,
     leaf_start: u64,
     leaf_bytes: u64,
+    /// The leaf, or the contiguous group that it belongs to.
+    group_start: u64,
+    group_bytes: u64,
+}
+
+/// How large a contiguous group of leaves is.
+fn group_bytes_of(granule: Granule, level: u8) -> u64 {
+    match (granule, level) {
+        (Granule::K4, 3) => 64 << 10,
+        (Granule::K4, 2) => 32 << 20,
+        (Granule::K4, _) => 16 << 30,
+        (Granule::K16, 3) => 2 << 20,
+        (Granule::K16, _) => 1 << 30,
+        (Granule::K64, 3) => 2 << 20,
+        (Granule::K64, 2) => 16 << 30,
+        (Granule::K64, _) => 32 << 42,
+    }
+}
+
+/// How much a leaf is one with.
+fn group_bytes(granule: Granule, found: &Translation) -> u64 {
+    if found.attributes.is_contiguous() { group_bytes_of(granule, found.level) } else { found.leaf_bytes }
 }
 
 /// A range in granules, near places where something changes.
@@ -69,6 +91,12 @@ enum Operation {
         at: Pages,
         clean: bool,
     },
+    /// Splits the leaf of one random page, by replacing it or by break-before-make.
+    Split {
+        which: prop::sample::Index,
+        breaks: bool,
+        allocations: Option<usize>,
+    },
 }
 
 struct Checked {
@@ -103,6 +131,7 @@ impl Checked {
                 }
             }
             Operation::Write { which } => self.write(which),
+            Operation::Split { which, breaks, allocations } => self.split(which, *breaks, *allocations),
             Operation::Dirty { at, clean } => self.dirty(at.first * page, at.count * page, *clean),
         }
     }
@@ -119,80 +148,15 @@ impl Checked {
 
     /// A range of leaves from a random one on; or as many as follow each other from the start of its table.
     fn mapped(&self, which: &prop::sample::Index, leaves: Option<usize>) -> Option<(u64, u64)> {
-        let start = self.any(which)?.leaf_start;
+        let start = self.any(which)?.group_start;
         let table_start = start / block_bytes(self.table.config().granule) * block_bytes(self.table.config().granule);
         let start = if leaves.is_none() && self.pages.contains_key(&table_start) { table_start } else { start };
         let mut end = start;
         for _ in 0..leaves.unwrap_or(usize::MAX) {
             let Some(page) = self.pages.get(&end) else { break };
-            end += page.leaf_bytes;
+            end += page.group_bytes;
         }
         Some((start, end - start))
-    }
-
-    /// What hardware does with a leaf when a device writes to it.
-    fn write(&mut self, which: &prop::sample::Index) {
-        let Some(page) = self.any(which) else { return };
-        let TableConfig { stage, coherent, tracking, .. } = *self.table.config();
-        if page.permissions.access == Access::Read || tracking != Tracking::HardwareAccessAndDirty {
-            return;
-        }
-        let found = walk(self.platform, &self.table, self.iova(page.leaf_start).get()).expect("mapped");
-        assert_eq!(found.raw >> 51 & 1, 1, "DBM: {:#x}", found.raw);
-        let written = if stage == Stage::Stage1 { found.raw & !(1 << 7) } else { found.raw | 1 << 7 } | 1 << 10;
-        self.platform.write_word(found.at, written, true);
-        if !coherent {
-            self.platform.write_word(found.at, written, false);
-        }
-        for iova in (page.leaf_start..page.leaf_start + page.leaf_bytes).step_by(self.page_bytes() as usize) {
-            self.pages.get_mut(&iova).expect("a page of the leaf").dirty = true;
-        }
-    }
-
-    fn dirty(&mut self, iova: u64, bytes: u64, clean: bool) {
-        let mut reported = Vec::new();
-        let note = |iova: Iova, bytes| reported.push((iova, bytes));
-        let (start, end) = (self.iova(iova), iova + bytes);
-        let result = match clean {
-            true => self.table.clean_dirty(start, bytes, note).map(|stale| stale.is_some()),
-            false => self.table.dirty(start, bytes, note).map(|()| false),
-        };
-        if end > 1 << self.table.config().input_bits {
-            assert!(matches!(result, Err(RangeError::InputOutOfRange { .. })));
-            return;
-        }
-        let dirty: BTreeSet<_> = (self.pages.range(iova..end))
-            .filter(|(_, page)| page.dirty)
-            .map(|(_, page)| (page.leaf_start, page.leaf_bytes))
-            .collect();
-        assert_eq!(result, Ok(clean && !dirty.is_empty()), "whether there is anything to invalidate");
-        let expected: Vec<_> = dirty.iter().map(|(start, bytes)| (self.iova(*start), *bytes)).collect();
-        assert_eq!(reported, expected);
-        for (start, bytes) in dirty {
-            for (_, page) in self.pages.range_mut(start..start + bytes) {
-                page.dirty &= !clean;
-            }
-        }
-        self.check_near(iova, bytes);
-    }
-
-    fn protect(&mut self, iova: u64, bytes: u64, permissions: Permissions) {
-        let result = self.table.protect(self.iova(iova), bytes, permissions);
-        if iova + bytes > 1 << self.table.config().input_bits {
-            assert!(matches!(result, Err(RangeError::InputOutOfRange { .. })));
-            return;
-        }
-        assert_eq!(result.map(|_| ()), self.expected_unmap(iova, bytes));
-        if let Ok(stale) = result {
-            let permissions = permissions.enforced(self.table.config().stage);
-            let mut changes = false;
-            for (_, page) in self.pages.range_mut(iova..iova + bytes) {
-                changes |= page.permissions != permissions;
-                page.permissions = permissions;
-            }
-            assert_eq!(stale.is_some(), changes);
-        }
-        self.check_near(iova, bytes);
     }
 
     fn map(
@@ -232,13 +196,37 @@ impl Checked {
         let permissions = permissions.enforced(self.table.config().stage);
         let mut at = iova;
         while at < iova + bytes {
-            let leaf_bytes = self.table.walk(self.iova(at)).expect("just mapped").leaf_bytes;
+            let found = self.table.walk(self.iova(at)).expect("just mapped");
+            let leaf_bytes = found.leaf_bytes;
+            let group_bytes = group_bytes(self.table.config().granule, &found);
+            let group_start = at & !(group_bytes - 1);
+            assert_eq!((at ^ to.wrapping_add(at - iova)) % group_bytes, 0, "a group that is not aligned");
+            assert!(group_start >= iova && group_start + group_bytes <= iova + bytes, "a group that is not whole");
+            // All that can be one is one.
+            let largest = group_bytes_of(self.table.config().granule, found.level);
+            let may = (at ^ to.wrapping_add(at - iova)).is_multiple_of(largest)
+                && at & !(largest - 1) >= iova
+                && (at & !(largest - 1)) + largest <= iova + bytes;
+            // Among blocks there may be tables, that divide groups.
+            let must = self.table.config().contiguous && may && found.level == 3;
+            assert!(!must || group_bytes == largest, "no group at {at:#x}");
             assert_eq!((at | to.wrapping_add(at - iova)) % leaf_bytes, 0, "a leaf that is not aligned");
             assert!(at + leaf_bytes <= iova + bytes, "a leaf larger than what was asked for");
             for page in (at..at + leaf_bytes).step_by(self.page_bytes() as usize) {
                 let physical = to + (page - iova);
-                self.pages
-                    .insert(page, Page { physical, permissions, memory, dirty: false, leaf_start: at, leaf_bytes });
+                self.pages.insert(
+                    page,
+                    Page {
+                        physical,
+                        permissions,
+                        memory,
+                        dirty: false,
+                        leaf_start: at,
+                        leaf_bytes,
+                        group_start,
+                        group_bytes,
+                    },
+                );
             }
             at += leaf_bytes;
         }
@@ -263,10 +251,13 @@ impl Checked {
         let mut at = iova;
         while at < iova + bytes {
             let page = self.pages.get(&at).ok_or(RangeError::NotMapped { iova: self.iova(at) })?;
-            if page.leaf_start != at || at + page.leaf_bytes > iova + bytes {
-                return Err(RangeError::SplitsBlock { iova: self.iova(page.leaf_start), block_bytes: page.leaf_bytes });
+            if page.group_start != at || at + page.group_bytes > iova + bytes {
+                return Err(RangeError::SplitsBlock {
+                    iova: self.iova(page.group_start),
+                    block_bytes: page.group_bytes,
+                });
             }
-            at += page.leaf_bytes;
+            at += page.group_bytes;
         }
         Ok(())
     }
@@ -317,6 +308,8 @@ impl Checked {
             dirty: found.attributes.is_dirty(),
             leaf_start: iova & !(found.leaf_bytes - 1),
             leaf_bytes: found.leaf_bytes,
+            group_start: iova & !(group_bytes(self.table.config().granule, &found) - 1),
+            group_bytes: group_bytes(self.table.config().granule, &found),
         };
         assert_eq!(found.map(as_page).as_ref(), expected, "{iova:#x}\n{}", self.table.trace(at));
         let seen = walk(self.platform, &self.table, at.get());
