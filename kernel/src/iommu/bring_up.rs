@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use smmu::addr::StreamId;
 use smmu::device::{BootPolicy, Smmu};
@@ -16,6 +17,7 @@ use crate::inheritance::InheritedDevice;
 use crate::interrupts;
 use crate::memory;
 use crate::platform::{Kernel, PLATFORM};
+use crate::timer;
 
 /// Size of the largest registers, in bytes. The CPU faults on one that is not aligned to its size.
 const REGISTER_BYTES: u64 = 8;
@@ -29,6 +31,8 @@ pub struct Instance {
     pub phandle: Phandle,
     /// The SMMU.
     pub smmu: Arc<Smmu<Kernel>>,
+    /// How long the driver took to bring it up.
+    pub bring_up: Duration,
 }
 
 /// Brings up every SMMU of the device tree. What is wrong with one is a line for people; the others come up all the same,
@@ -58,14 +62,16 @@ fn bring_up(node: SmmuNode, inherited: &[InheritedDevice]) -> Result<Instance, S
     let is_here = |device: &&InheritedDevice| device.iommu == phandle;
     let streams: Vec<StreamId> = inherited.iter().filter(is_here).map(|device| device.stream).collect();
     let policy = if inherited.is_empty() { BootPolicy::Abort } else { BootPolicy::Adopt(&streams) };
+    let started = timer::now();
     let smmu = Smmu::bring_up(&PLATFORM, registers, node.dma_coherent, policy);
+    let bring_up = timer::now().saturating_sub(started);
     let smmu = Arc::new(smmu.map_err(|error| explain(&error))?);
     if let Err(error) = connect_interrupts(&node, phandle, &smmu) {
         log::warn!("{}: no interrupts, events have to be polled for: {error}", node.path);
         faults::poll_for(phandle, &smmu);
     }
     IOMMUS.register(phandle, Arc::clone(&smmu)).map_err(|error| explain(&error))?;
-    Ok(Instance { node, phandle, smmu })
+    Ok(Instance { node, phandle, smmu, bring_up })
 }
 
 /// Connects the event and global error interrupts, or the combined one, and looks once at what came before.

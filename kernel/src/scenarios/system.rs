@@ -84,7 +84,7 @@ impl Endpoint {
 
 /// Prints an SMMU and what it can do.
 fn describe(instance: &Instance) {
-    let Instance { node, phandle, smmu } = instance;
+    let Instance { node, phandle, smmu, bring_up } = instance;
     println!("\nSMMUv3 {} at {}, phandle {phandle}", node.path, node.base);
     for line in smmu.features().to_string().lines() {
         println!("  {line}");
@@ -99,7 +99,13 @@ fn describe(instance: &Instance) {
     if !smmu.aborts_while_disabled() {
         log::warn!("{}: GBPA.ABORT does not hold: if the SMMU were switched off, DMA would pass", node.path);
     }
-    record!("smmu", "path" => node.path.as_str(), "phandle" => phandle.get(), "dma_bytes" => statistics.dma_bytes);
+    record!(
+        "smmu",
+        "path" => node.path.as_str(),
+        "phandle" => phandle.get(),
+        "dma_bytes" => statistics.dma_bytes,
+        "bring_up_nanoseconds" => bring_up.as_nanos() as u64
+    );
 }
 
 /// Every function with a driver behind every host bridge.

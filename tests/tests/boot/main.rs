@@ -7,6 +7,7 @@
 mod adoption;
 mod boot;
 mod broken_firmware;
+mod costs;
 mod demo;
 mod disks;
 mod events;
