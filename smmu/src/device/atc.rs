@@ -30,6 +30,21 @@ impl AtcTarget {
 }
 
 impl<P: Platform> Smmu<P> {
+    /// Sends commands with CMD_ATC_INVs among them and waits until they are carried out, by the devices too.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Suspended`] also if they were carried out but for the devices: the SMMU ignores CMD_ATC_INV while SMMUEN
+    /// is 0 (IHI 0070, 4.5.1), and for a moment on the way to sleep and back its queue takes commands all the same.
+    pub(super) fn run_with_atcs(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), DeviceError> {
+        let pauses = self.commands.pauses();
+        self.lifecycle.check_running()?;
+        self.run(commands)?;
+        self.lifecycle.check_running()?;
+        // It runs, but may have slept in between.
+        if self.commands.pauses() == pauses { Ok(()) } else { Err(DeviceError::Suspended) }
+    }
+
     /// Makes a device forget all that it may have cached under a stream table entry, whatever the substream, and returns when
     /// it has. Does nothing unless the entry permits ATS.
     ///
@@ -38,7 +53,8 @@ impl<P: Platform> Smmu<P> {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Command`] with `AtcInvSync` if the device does not obey, or any other. Then it may still use what it
+    /// [`DeviceError::Command`] with `AtcInvSync` if the device does not obey, [`DeviceError::Suspended`] if
+    /// it could not be told, or any other. Then it may still use what it
     /// has cached, while the stream's entry permits ATS.
     pub fn flush_atc(&self, stream: StreamId, entry: &StreamTableEntry) -> Result<(), DeviceError> {
         if !entry.ats_enabled() {
@@ -47,6 +63,6 @@ impl<P: Platform> Smmu<P> {
         let untagged = AtcTarget { stream, substream: None }.invalidation(AtcSpan::ALL);
         let all_substreams =
             Command::AtcInv { stream, substream: Some(SubstreamId::new(0)), global: true, span: AtcSpan::ALL };
-        self.run([untagged].into_iter().chain((entry.log2_contexts() != 0).then_some(all_substreams)))
+        self.run_with_atcs([untagged].into_iter().chain((entry.log2_contexts() != 0).then_some(all_substreams)))
     }
 }

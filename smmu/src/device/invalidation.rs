@@ -160,8 +160,8 @@ impl<P: Platform> Smmu<P> {
     /// TLB.
     ///
     /// A device that does not obey is quarantined: its stream [aborts](Self::abort), whatever it has cached, and is handed to
-    /// `quarantined`. That is no error; the others go on. While the SMMU is suspended no device can be told anything, so all
-    /// of `targets` are quarantined.
+    /// `quarantined`. That is no error; the others go on. While the SMMU is suspended, about to be or not yet resumed, no device
+    /// can be told anything, so all of `targets` are quarantined.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl<P: Platform> Smmu<P> {
         let sync = Command::Sync { completion: Completion::None };
         let span = tag.span(range);
         let atcs = targets.clone().map(|target| target.invalidation(span));
-        match self.run(tlb.clone().chain([sync]).chain(atcs)) {
+        match self.run_with_atcs(tlb.clone().chain([sync]).chain(atcs)) {
             Err(DeviceError::Command(CommandError::AtcInvSync) | DeviceError::Suspended) => {}
             result => return result,
         }
@@ -185,7 +185,7 @@ impl<P: Platform> Smmu<P> {
         // say whose device it was, so each is asked again by itself.
         self.run_invalidations(tlb)?;
         for target in targets {
-            match self.run([target.invalidation(span)]) {
+            match self.run_with_atcs([target.invalidation(span)]) {
                 Err(DeviceError::Command(CommandError::AtcInvSync) | DeviceError::Suspended) => {
                     match self.abort(target.stream) {
                         // Not yet, or not any more: then it has been told by whoever attaches or detaches it.

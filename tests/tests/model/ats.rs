@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use smmu::addr::StreamId;
 use smmu::dma::{CoherentBuffer, Dma};
 use smmu::iommu::fwspec::{Fwspec, Phandle};
 use smmu::iommu::{AtsPolicy, Configuration, Device as Client, FaultHandler, FaultReport, IommuError, Iommus};
+use smmu::platform::Registers;
 use tests::model::{Caching, Config, Device, Model, ModelPlatform, Opcode, Pace, Refused, Silent};
 
+use super::bench::{CMDQ_CONS, CMDQ_PROD, CR0ACK};
 use super::system::{System, bring_up};
 
 const IOMMU: Phandle = Phandle::new(1);
@@ -249,6 +252,70 @@ fn what_is_unmapped_while_the_smmu_is_suspended_stays_out_of_reach() {
         assert_eq!(clients.each_ref().map(|client| client.is_quarantined()), [true, false]);
         warm(&two, &stays, 3);
     });
+}
+
+/// Lets the SMMU take commands in the background for as long as it lives, unless they are held up.
+struct Stepping<'a> {
+    held: &'a AtomicBool,
+    ended: &'a AtomicBool,
+}
+
+impl Drop for Stepping<'_> {
+    fn drop(&mut self) {
+        self.held.store(false, SeqCst);
+        self.ended.store(true, SeqCst);
+    }
+}
+
+/// Commands are taken for a while before translation is on, and after it is off. CMD_ATC_INV is ignored then.
+#[test]
+fn r38_what_is_unmapped_while_the_smmu_falls_asleep_or_wakes_stays_out_of_reach() {
+    for wakes in [false, true] {
+        // The clock stands still: however long another thread takes, nothing times out.
+        let model = Model::new(Config { pace: Pace::Stepped, relax: Duration::ZERO, ..Config::full() });
+        let (held, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(SeqCst) {
+                    if !held.load(SeqCst) {
+                        model.step();
+                    }
+                    std::thread::yield_now();
+                }
+            });
+            let stepping = Stepping { held: &held, ended: &ended };
+            let system = System::new(&model);
+            let client = add(&system, &[5]);
+            let dma = dma(&model, &system.iommus, &client);
+            let gone = dma.allocate_coherent(4096).unwrap();
+            let (device, iova) = (model.device(StreamId::new(5)), gone.iova());
+            warm(&device, &gone, 1);
+            if wakes {
+                system.smmu.suspend().unwrap();
+            }
+            stepping.held.store(true, SeqCst);
+            let smmu = &system.smmu;
+            std::thread::scope(|scope| {
+                scope.spawn(|| if wakes { smmu.resume().unwrap() } else { smmu.suspend().unwrap() });
+                let produced = || model.registers().read32(CMDQ_PROD);
+                let consumed = || model.registers().read32(CMDQ_CONS);
+                // Translation is off, commands are taken, and the first are under way.
+                while model.registers().read32(CR0ACK) & 0b1001 != 0b1000 || produced() == consumed() {
+                    std::thread::yield_now();
+                }
+                let before = produced();
+                scope.spawn(|| drop(gone));
+                while produced() == before {
+                    std::thread::yield_now();
+                }
+                stepping.held.store(false, SeqCst);
+            });
+            smmu.resume().unwrap();
+            assert_eq!([device.write(iova, &[1]), device.write_translated(iova, &[1])], [ABORTED; 2]);
+            assert!(client.is_quarantined());
+            drop(dma);
+        });
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Commands: which are legal, what they remove, when they are done.
 
+use smmu::addr::Iova;
 use smmu::platform::{Platform, Registers};
 use tests::model::{Config, Entry, Interrupt, Law, Opcode, Refused};
 
 use super::bench::{Bench, CD0, CMDQ_CONS, GERROR, GERRORN, STREAM, SYNC, dirty, put, put_cd, stage1_ste, touch};
+use super::tables::Tables;
 
 const SID: u64 = (STREAM as u64) << 32;
 /// ASID 7 of VMID 0.
@@ -139,6 +141,27 @@ fn configuration_stays_until_its_command() {
         assert_eq!(dirty(&device, data.physical().get()), Ok(()), "cached");
         bench.run(&[command]);
         assert_eq!(dirty(&device, data.physical().get()).is_err(), removes, "{command:x?}");
+    }
+}
+
+#[test]
+fn a_device_is_not_told_to_forget_while_translation_is_off() {
+    let atc_inv = [0x40 | SID, 52];
+    for on in [true, false] {
+        let mut tables = Tables::new(Config::full(), true);
+        tables.set(0b101, 1);
+        assert!(tables.request(0).is_ok());
+        let device = tables.bench.device();
+        assert_eq!(device.write_translated(Iova::new(0), &[1]), Ok(()));
+        if on {
+            tables.bench.run(&[atc_inv]);
+        } else {
+            tables.bench.registers_off();
+            tables.bench.run(&[atc_inv]);
+            tables.bench.registers_on();
+        }
+        assert_eq!(device.write_translated(Iova::new(0), &[2]).is_err(), on, "SMMUEN {}", u32::from(on));
+        let _ = tables.bench.broken_laws();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether the queue takes commands, and how to see that nobody is at it any more.
 
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use lock_api::Mutex;
 
@@ -20,6 +20,8 @@ pub(super) struct Gate<P: Platform> {
     halted: AtomicBool,
     /// How many wait for space, and read CMDQ_CONS without having reserved anything.
     waiting: AtomicUsize,
+    /// How often commands began to be refused.
+    pauses: AtomicU64,
 }
 
 /// Somebody who waits for space, as long as it lives.
@@ -33,7 +35,12 @@ impl Drop for Waiting<'_> {
 
 impl<P: Platform> Gate<P> {
     pub(super) const fn new() -> Self {
-        Self { refusal: Mutex::new(None), halted: AtomicBool::new(false), waiting: AtomicUsize::new(0) }
+        Self {
+            refusal: Mutex::new(None),
+            halted: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            pauses: AtomicU64::new(0),
+        }
     }
 
     /// Begins to wait for space, unless commands are refused.
@@ -64,7 +71,13 @@ impl<P: Platform> CommandQueue<P> {
         if *refusal != Some(DeviceError::Closed) {
             *refusal = Some(reason);
         }
+        self.gate.pauses.fetch_add(1, Ordering::AcqRel);
         self.reservations.shut();
+    }
+
+    /// How often the queue has been paused. Who finds the same number twice knows that it was not in between.
+    pub(in crate::device) fn pauses(&self) -> u64 {
+        self.gate.pauses.load(Ordering::Acquire)
     }
 
     /// Takes commands again, unless the queue was closed or has halted.

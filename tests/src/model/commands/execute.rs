@@ -3,6 +3,7 @@
 use super::super::Machine;
 use super::super::events::GlobalError;
 use super::super::log::{Entry, Interrupt};
+use super::super::registers::enable;
 use super::queue::CERROR_ATC_INV_SYNC;
 use super::{Command, Opcode};
 use crate::model::bits::bits;
@@ -16,8 +17,11 @@ impl Machine {
                 self.commands.unsynced.push(command);
             }
             Command::AtcInv { stream, .. } => {
-                self.log.push(Entry::Endpoint { stream, opcode: Opcode::AtcInv });
-                self.commands.unsynced.push(command);
+                // Ignored otherwise (IHI 0070, 4.5.1): nobody is told anything.
+                if self.registers.enabled(enable::SMMUEN) {
+                    self.log.push(Entry::Endpoint { stream, opcode: Opcode::AtcInv });
+                    self.commands.unsynced.push(command);
+                }
             }
             Command::PriResp { stream, substream, group, response } => {
                 self.log.push(Entry::Endpoint { stream, opcode: Opcode::PriResp });
