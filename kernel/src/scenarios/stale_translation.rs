@@ -139,7 +139,7 @@ impl Space {
             access_flag_fault_disabled: false,
             stall: false,
         });
-        let context = ContextTable::new(&PLATFORM, &descriptor, coherent).map_err(|error| error.to_string())?;
+        let context = ContextTable::new(smmu, &descriptor).map_err(|error| error.to_string())?;
         let entry = StreamTableEntry::stage1(&Stage1Stream {
             stall_disabled: features.stall_optional(),
             vmid,

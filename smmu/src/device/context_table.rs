@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use super::control::Deadline;
 use super::entry_table::{EntryTable, Level1Descriptor};
 use super::live_entry::{Interrupted, LiveEntry};
-use super::{DeviceError, Features, Smmu};
+use super::{DeviceError, Smmu};
 use crate::addr::{PhysAddr, StreamId, SubstreamId};
 use crate::arch::attributes::WalkAttributes;
 use crate::arch::command::Command;
@@ -33,13 +33,18 @@ const CHANGING: u8 = 1;
 /// The SMMU did not confirm a change.
 const STUCK: u8 = 2;
 
-/// The address spaces of one stream, or of several that share them: a context descriptor for each SubstreamID. Leaf tables
-/// are made on demand and never moved.
+/// The address spaces of one stream of an SMMU, or of several that share them: a context descriptor for each SubstreamID. Leaf
+/// tables are made on demand and never moved.
+///
+/// Streams of another SMMU have a table of their own: what one SMMU may have cached decides how a context changes, and
+/// another's is not known.
 ///
 /// Whoever owns it detaches every stream that uses it before dropping it.
 #[derive(Debug)]
 pub struct ContextTable<P: Platform> {
     platform: &'static P,
+    /// The SMMU that the table was made for, by where its command queue is: no two have the same.
+    commands: PhysAddr,
     contexts: EntryTable<P, L1ContextDescriptor>,
     format: S1Fmt,
     state: AtomicU8,
@@ -56,30 +61,27 @@ impl Level1Descriptor for L1ContextDescriptor {
 }
 
 impl<P: Platform> ContextTable<P> {
-    /// A table of one context, for streams without substreams. `coherent` says whether the SMMU snoops the CPU's caches.
+    /// A table of one context, for streams of `smmu` without substreams.
     ///
     /// # Errors
     ///
     /// [`OutOfDmaMemory`] if the platform has none left.
-    pub fn new(platform: &'static P, context: &ContextDescriptor, coherent: bool) -> Result<Self, OutOfDmaMemory> {
-        let table = Self::of_format(platform, S1Fmt::Linear, 0, coherent)?;
+    pub fn new(smmu: &Smmu<P>, context: &ContextDescriptor) -> Result<Self, OutOfDmaMemory> {
+        let table = Self::of_format(smmu, S1Fmt::Linear, 0)?;
         if let Some(entry) = table.contexts.find(0) {
             entry.store(&context.words());
         }
         Ok(table)
     }
 
-    /// A table of `2^log2_contexts` contexts, all invalid: as many as that, as IDR1.SSIDSIZE allows and, without two-level
-    /// tables (IDR0.CD2L), at most 2^10. [`log2_contexts`](Self::log2_contexts) says how many it became.
+    /// A table of `2^log2_contexts` contexts for streams of `smmu`, all invalid: as many as that, as IDR1.SSIDSIZE allows and,
+    /// without two-level tables (IDR0.CD2L), at most 2^10. [`log2_contexts`](Self::log2_contexts) says how many it became.
     ///
     /// # Errors
     ///
     /// [`OutOfDmaMemory`] if the platform has none left.
-    pub fn with_substreams(
-        platform: &'static P,
-        features: &Features,
-        log2_contexts: u8,
-    ) -> Result<Self, OutOfDmaMemory> {
+    pub fn with_substreams(smmu: &Smmu<P>, log2_contexts: u8) -> Result<Self, OutOfDmaMemory> {
+        let features = smmu.features();
         let log2_contexts = log2_contexts.min(features.substream_id_bits());
         let (format, log2_contexts) = match (log2_contexts, features.two_level_context_table()) {
             (..=LOG2_LINEAR, _) => (S1Fmt::Linear, log2_contexts),
@@ -87,22 +89,18 @@ impl<P: Platform> ContextTable<P> {
             (..=LOG2_SMALL_LEAVES_MAX, true) => (S1Fmt::TwoLevel4K, log2_contexts),
             (_, true) => (S1Fmt::TwoLevel64K, log2_contexts),
         };
-        Self::of_format(platform, format, log2_contexts, features.coherent())
+        Self::of_format(smmu, format, log2_contexts)
     }
 
-    fn of_format(
-        platform: &'static P,
-        format: S1Fmt,
-        log2_contexts: u8,
-        coherent: bool,
-    ) -> Result<Self, OutOfDmaMemory> {
+    fn of_format(smmu: &Smmu<P>, format: S1Fmt, log2_contexts: u8) -> Result<Self, OutOfDmaMemory> {
+        let platform = smmu.control.platform();
         let split = match format {
             S1Fmt::Linear => None,
             S1Fmt::TwoLevel4K => Some(LOG2_SMALL_LEAF),
             S1Fmt::TwoLevel64K => Some(LOG2_LARGE_LEAF),
         };
-        let contexts = EntryTable::new(platform, log2_contexts, split, coherent)?;
-        Ok(Self { platform, contexts, format, state: AtomicU8::new(IDLE) })
+        let contexts = EntryTable::new(platform, log2_contexts, split, smmu.features.coherent())?;
+        Ok(Self { platform, commands: smmu.commands.physical(), contexts, format, state: AtomicU8::new(IDLE) })
     }
 
     /// Where the SMMU finds the table.
@@ -188,8 +186,9 @@ impl<P: Platform> Smmu<P> {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::SubstreamOutOfRange`], [`DeviceError::OutOfDmaMemory`], or [`DeviceError::ContextBusy`] if another CPU
-    /// is changing the table; nothing has changed then. [`DeviceError::ContextStuck`] if the SMMU does not answer: keep what
+    /// [`DeviceError::ContextOfAnother`] if the table was made for another SMMU, [`DeviceError::SubstreamOutOfRange`],
+    /// [`DeviceError::OutOfDmaMemory`], or [`DeviceError::ContextBusy`] if another CPU is changing the table; nothing has
+    /// changed then. [`DeviceError::ContextStuck`] if the SMMU does not answer: keep what
     /// both contexts point at. After any other error the old context is in force, or none.
     pub fn set_context(
         &self,
@@ -198,6 +197,9 @@ impl<P: Platform> Smmu<P> {
         substream: SubstreamId,
         context: &ContextDescriptor,
     ) -> Result<(), DeviceError> {
+        if table.commands != self.commands.physical() {
+            return Err(DeviceError::ContextOfAnother { table: table.physical() });
+        }
         if !streams.is_empty() {
             self.lifecycle.check_running()?;
         }

@@ -122,12 +122,24 @@ pub enum DeviceError {
         /// The SubstreamID.
         substream: SubstreamId,
     },
+    /// The context table belongs to another SMMU, which alone would be told of changes.
+    ContextOfAnother {
+        /// Where the table is.
+        table: PhysAddr,
+    },
     /// Every ASID or VMID is in use.
     OutOfIds {
         /// `"ASID"` or `"VMID"`.
         kind: &'static str,
         /// How many there are to be had: number 0 is not among them.
         count: u32,
+    },
+    /// The ASID or VMID cannot be retired: it is 0, which is nobody's, was not taken, or has been retired already.
+    IdNotTaken {
+        /// `"ASID"` or `"VMID"`.
+        kind: &'static str,
+        /// The identifier.
+        number: u16,
     },
 }
 
@@ -236,6 +248,12 @@ impl fmt::Display for DeviceError {
                 f,
                 "the SMMU did not confirm that it forgot the context of SubstreamID {substream}; its tables stay allocated, reset the SMMU"
             ),
+            Self::ContextOfAnother { table } => {
+                write!(f, "the context table at {table} was made for another SMMU; make one for each")
+            }
+            Self::IdNotTaken { kind, number } => {
+                write!(f, "{kind} {number} cannot be retired: it is not taken, or was retired before")
+            }
             Self::OutOfIds { kind, count } => write!(f, "all {count} {kind}s are in use"),
         }
     }

@@ -21,7 +21,6 @@ use crate::platform::Platform;
 /// It knows every SMMU that it is live in, what tags its translations there, and which devices cache them: whatever leaves
 /// the page table is invalidated in all of them.
 pub struct PagingDomain<P: Platform> {
-    platform: &'static P,
     table: PageTable<P>,
     live: Presences<P>,
     mapped: AtomicU64,
@@ -47,7 +46,6 @@ impl<P: Platform> PagingDomain<P> {
             ..TableConfig::new(stage, Granule::K4, input_bits, output_bits)
         };
         Ok(Self {
-            platform,
             table: PageTable::new(platform, &config)?,
             live: Presences::new(),
             mapped: AtomicU64::new(0),
@@ -180,7 +178,7 @@ impl<P: Platform> PagingDomain<P> {
     /// Attaches a stream of a device.
     pub(super) fn attach(&self, port: &Port<P>, device: &Arc<Device>) -> Result<(), DeviceError> {
         let Port { iommu, ref smmu, stream, uses_ats } = *port;
-        let live = self.live.find_or_add(smmu, || Live::new(self.platform, &self.table, smmu))?;
+        let live = self.live.find_or_add(smmu, || Live::new(&self.table, smmu))?;
         if !uses_ats {
             return smmu.attach(stream, &live.entry);
         }

@@ -48,14 +48,14 @@ pub(super) struct Presences<P: Platform>(Mutex<P::Lock, LiveList<P>>);
 
 impl<P: Platform> Live<P> {
     /// Prepares an SMMU for streams of a domain that `table` belongs to. Waits for no hardware.
-    pub(super) fn new(platform: &'static P, table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
+    pub(super) fn new(table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
         match table.config().stage {
-            Stage::Stage1 => Self::stage1(platform, table, smmu),
+            Stage::Stage1 => Self::stage1(table, smmu),
             Stage::Stage2 => Self::stage2(table, smmu),
         }
     }
 
-    fn stage1(platform: &'static P, table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
+    fn stage1(table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
         let features = smmu.features();
         let walk = walk_attributes(features);
         let asid = smmu.take_asid()?;
@@ -74,8 +74,8 @@ impl<P: Platform> Live<P> {
             stall: false,
         };
         let tag = TranslationTag::Stage1 { asid, vmid };
-        let context = ContextTable::new(platform, &ContextDescriptor::new(&context), features.coherent())
-            .inspect_err(|_| smmu.give_back(tag))?;
+        let context =
+            ContextTable::new(smmu, &ContextDescriptor::new(&context)).inspect_err(|_| smmu.give_back(tag))?;
         let entry = StreamTableEntry::stage1(&Stage1Stream {
             stall_disabled: features.stall_optional(),
             vmid,

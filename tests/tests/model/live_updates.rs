@@ -70,11 +70,11 @@ impl World {
     /// A stage-1 entry with one context, in which the target leads to a byte.
     fn stage1(&mut self, model: &Model, byte: u8) -> Stage1Stream {
         let context = self.context(model, Vmid::new(0), byte);
-        self.stage1_of(model, &context)
+        self.stage1_of(&context)
     }
 
-    fn stage1_of(&mut self, model: &Model, context: &ContextDescriptor) -> Stage1Stream {
-        let table = ContextTable::new(model.platform(), context, self.smmu.features().coherent()).unwrap();
+    fn stage1_of(&mut self, context: &ContextDescriptor) -> Stage1Stream {
+        let table = ContextTable::new(&self.smmu, context).unwrap();
         let stream = table.stage1_stream(self.walk());
         self.contexts.push(table);
         stream
@@ -122,7 +122,7 @@ impl World {
     /// Entries of every kind, by what they make of the target.
     fn entries(&mut self, model: &Model) -> Vec<(&'static str, Outcome, StreamTableEntry)> {
         let (one, two) = (self.stage1(model, 1), self.stage1(model, 2));
-        let many = ContextTable::with_substreams(model.platform(), self.smmu.features(), 4).unwrap();
+        let many = ContextTable::with_substreams(&self.smmu, 4).unwrap();
         let context = self.context(model, Vmid::new(0), 3);
         self.smmu.set_context(&many, &[], SubstreamId::new(0), &context).unwrap();
         let many_stream = many.stage1_stream(self.walk());
@@ -131,7 +131,7 @@ impl World {
         let (vm, other_vm) = (self.stage2(model, 4, false), self.stage2(model, 5, false));
         let host = self.stage2(model, 6, true);
         let inner = self.context(model, host.vmid, 7);
-        let guest = self.stage1_of(model, &inner);
+        let guest = self.stage1_of(&inner);
         vec![
             ("abort", None, StreamTableEntry::abort()),
             ("bypass", Some(0xff), StreamTableEntry::bypass(Shcfg::UseIncoming)),
@@ -247,7 +247,7 @@ fn r15_contexts_of_substreams_come_and_go_while_others_go_on() {
     for (config, (wanted, cd2l, log2_contexts)) in configurations().zip(SHAPES.into_iter().cycle()) {
         let model = Model::new(Config { cd2l, ..config });
         let mut world = World::new(&model);
-        let table = ContextTable::with_substreams(model.platform(), world.smmu.features(), wanted).unwrap();
+        let table = ContextTable::with_substreams(&world.smmu, wanted).unwrap();
         assert_eq!(table.log2_contexts(), log2_contexts);
         let stream = Stage1Stream { default_substream: S1Dss::Abort, ..table.stage1_stream(world.walk()) };
         let contexts = [1, 2, 3].map(|byte| world.context(&model, Vmid::new(0), byte));
@@ -328,7 +328,7 @@ fn r23_streams_that_share_contexts_all_see_the_change() {
         let model = Model::new(config);
         let mut world = World::new(&model);
         let [first, second] = [1, 2].map(|byte| world.context(&model, Vmid::new(0), byte));
-        let stream = world.stage1_of(&model, &first);
+        let stream = world.stage1_of(&first);
         let streams = [STREAM, StreamId::new(8), StreamId::new(900)];
         let devices = streams.map(|stream| model.device(stream));
         streams.iter().for_each(|id| world.smmu.attach(*id, &StreamTableEntry::stage1(&stream)).unwrap());

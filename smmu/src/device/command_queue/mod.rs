@@ -39,6 +39,7 @@ use super::control::Control;
 use super::global_error::GlobalErrors;
 use super::ring::Ring;
 use super::{DeviceError, Features, queue_base};
+use crate::addr::PhysAddr;
 use crate::arch::command::{Command, CommandError};
 use crate::arch::registers::{CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, IDR1};
 use crate::memory::DmaMemory;
@@ -102,6 +103,11 @@ impl<P: Platform> CommandQueue<P> {
     pub(super) fn keep(&self) {
         self.memory.keep();
         self.signal.keep();
+    }
+
+    /// Where the queue is.
+    pub(super) fn physical(&self) -> PhysAddr {
+        self.memory.physical()
     }
 
     /// Bytes of DMA memory that the queue takes.

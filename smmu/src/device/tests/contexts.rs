@@ -33,7 +33,7 @@ fn context(number: u64) -> ContextDescriptor {
 /// A table of `2^log2_contexts` contexts with both streams attached to it, and from here on a journal.
 fn live(setup: &Setup, log2_contexts: u8) -> ContextTable<TestPlatform> {
     let (platform, _, smmu) = setup;
-    let table = ContextTable::with_substreams(*platform, smmu.features(), log2_contexts).unwrap();
+    let table = ContextTable::with_substreams(smmu, log2_contexts).unwrap();
     for stream in STREAMS {
         let entry = StreamTableEntry::stage1(&table.stage1_stream(WalkAttributes::COHERENT));
         smmu.attach(stream, &entry).unwrap();
@@ -85,7 +85,7 @@ fn tables_have_the_format_that_fits() {
     ] {
         let setup = with_substreams(idr0, ssidsize);
         let blocks = setup.0.blocks();
-        let table = ContextTable::with_substreams(setup.0, setup.2.features(), wanted).unwrap();
+        let table = ContextTable::with_substreams(&setup.2, wanted).unwrap();
         assert_eq!((table.log2_contexts(), table.size_bytes()), (s1cdmax, top));
         let [word0, ..] = StreamTableEntry::stage1(&table.stage1_stream(WalkAttributes::COHERENT)).words();
         assert_eq!(word0, table.physical().get() | format << 4 | u64::from(s1cdmax) << 59 | 0xb);
@@ -186,13 +186,13 @@ fn leaves_are_seen_by_an_smmu_that_does_not_snoop() {
     fake.set(IDR0, IDR0_CD2L);
     fake.set(IDR1, 0x0273_0010 | 20 << 6);
     let smmu = Smmu::bring_up(platform, Arc::clone(&fake), false, BootPolicy::Abort).unwrap();
-    let table = ContextTable::with_substreams(platform, smmu.features(), 20).unwrap();
+    let table = ContextTable::with_substreams(&smmu, 20).unwrap();
     smmu.set_context(&table, &[], SubstreamId::new(0x401), &context(1)).unwrap();
     let word = |address| platform.memory_word(PhysAddr::new(address));
     assert_eq!(word(table.physical().get()), 0);
     let leaf = word(table.physical().get() + 8) - 1;
     assert_eq!([leaf, leaf + 64, leaf + 72].map(word), [0, context(1).words()[0], context(1).words()[1]]);
-    let single = ContextTable::new(platform, &context(3), false).unwrap();
+    let single = ContextTable::new(&smmu, &context(3)).unwrap();
     assert_eq!(word(single.physical().get()), context(3).words()[0]);
 }
 
@@ -218,6 +218,23 @@ fn r38_a_context_whose_change_fails_is_the_old_one_or_none() {
         setup.2.set_context(&table, &STREAMS, substream, &context(3)).unwrap();
         assert_eq!(table.context(substream), Ok(context(3)));
     }
+}
+
+#[test]
+fn r35_a_table_is_its_smmus_alone() {
+    let setup = with_substreams(IDR0_LINEAR, 4);
+    let table = live(&setup, 4);
+    let (platform, _, smmu) = &setup;
+    let another = FakeSmmu::new(platform, "B");
+    let other = bring_up(platform, &another).unwrap();
+    smmu.set_context(&table, &STREAMS, SubstreamId::new(1), &context(1)).unwrap();
+    platform.journal();
+    let refused = Err(DeviceError::ContextOfAnother { table: table.physical() });
+    assert_eq!(other.set_context(&table, &STREAMS, SubstreamId::new(1), &context(1)), refused);
+    assert_eq!(other.set_context(&table, &[], SubstreamId::new(2), &context(2)), refused);
+    assert_eq!(platform.journal().len(), 0);
+    assert_eq!(table.context(SubstreamId::new(2)), Ok(ContextDescriptor::INVALID));
+    drop(other);
 }
 
 #[test]
