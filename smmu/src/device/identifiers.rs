@@ -51,7 +51,14 @@ impl<P: Platform> Identifiers<P> {
         word.is_some_and(|word| word.fetch_or(bit, Ordering::AcqRel) & bit == 0)
     }
 
-    /// Gives an identifier back. No translation tagged with it is cached any more.
+    /// Refuses what is not anybody's: number 0, and what is not taken.
+    pub(super) fn check_taken(&self, number: u16) -> Result<(), DeviceError> {
+        let word = self.taken.words().get(usize::from(number) / 64);
+        let is_taken = word.is_some_and(|word| word.load(Ordering::Acquire) & 1 << (number % 64) != 0);
+        if number != 0 && is_taken { Ok(()) } else { Err(DeviceError::IdNotTaken { kind: self.kind, number }) }
+    }
+
+    /// Gives an identifier back that is taken. No translation tagged with it is cached any more.
     pub(super) fn give_back(&self, number: u16) {
         if let Some(word) = self.taken.words().get(usize::from(number) / 64) {
             word.fetch_and(!(1 << (number % 64)), Ordering::AcqRel);

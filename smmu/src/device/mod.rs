@@ -172,12 +172,16 @@ impl<P: Platform> Smmu<P> {
         self.vmids.reserve(vmid.get())
     }
 
-    /// Retires the identifier in `tag`: drops every translation cached under it, then gives it back.
+    /// Retires the identifier in `tag`: drops every translation cached under it, then gives it back. Once it is retired it may
+    /// be somebody else's: whoever took it retires it once.
     ///
     /// # Errors
     ///
-    /// On any error the identifier stays taken: translations may be cached under it.
+    /// [`DeviceError::IdNotTaken`] if it is nobody's. On any other the identifier stays taken: translations may be cached under
+    /// it.
     pub fn retire(&self, tag: TranslationTag) -> Result<(), DeviceError> {
+        let (set, number) = self.identifier(tag);
+        set.check_taken(number)?;
         self.invalidate_all(tag)?;
         self.give_back(tag);
         Ok(())
@@ -185,9 +189,15 @@ impl<P: Platform> Smmu<P> {
 
     /// Gives an identifier back that was never put to use.
     pub(crate) fn give_back(&self, tag: TranslationTag) {
+        let (set, number) = self.identifier(tag);
+        set.give_back(number);
+    }
+
+    /// What `tag` takes, and of which set.
+    fn identifier(&self, tag: TranslationTag) -> (&Identifiers<P>, u16) {
         match tag {
-            TranslationTag::Stage1 { asid, .. } => self.asids.give_back(asid.get()),
-            TranslationTag::Stage2 { vmid } | TranslationTag::Nested { vmid } => self.vmids.give_back(vmid.get()),
+            TranslationTag::Stage1 { asid, .. } => (&self.asids, asid.get()),
+            TranslationTag::Stage2 { vmid } | TranslationTag::Nested { vmid } => (&self.vmids, vmid.get()),
         }
     }
 

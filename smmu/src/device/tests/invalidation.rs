@@ -162,3 +162,19 @@ fn a_reserved_identifier_is_never_given_out() {
     smmu.retire(TranslationTag::Stage1 { asid: Asid::new(2), vmid: Vmid::new(0) }).unwrap();
     assert_eq!(smmu.take_asid(), Ok(Asid::new(2)));
 }
+
+#[test]
+fn r27_only_what_is_taken_is_retired() {
+    let (platform, _, smmu) = running();
+    let stage1 = |number| TranslationTag::Stage1 { asid: Asid::new(number), vmid: Vmid::new(0) };
+    let stage2 = |number| TranslationTag::Stage2 { vmid: Vmid::new(number) };
+    let taken = smmu.take_asid().unwrap();
+    smmu.retire(stage1(taken.get())).unwrap();
+    platform.journal();
+    for number in [0, taken.get(), 0xffff] {
+        assert_eq!(smmu.retire(stage1(number)), Err(DeviceError::IdNotTaken { kind: "ASID", number }));
+        assert_eq!(smmu.retire(stage2(number)), Err(DeviceError::IdNotTaken { kind: "VMID", number }));
+    }
+    assert!(platform.journal().is_empty(), "nothing is asked of the SMMU");
+    assert_eq!((smmu.take_asid(), smmu.take_vmid()), (Ok(taken), Ok(Vmid::new(1))), "0 is still nobody's");
+}
