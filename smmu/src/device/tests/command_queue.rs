@@ -114,7 +114,7 @@ fn r06_slots_are_visible_before_the_index() {
 }
 
 #[test]
-fn r08_a_refused_command_is_replaced_and_its_sender_told() {
+fn r03_r08_a_refused_command_is_replaced_and_its_sender_told() {
     let (platform, fake, smmu) = with_slots(3);
     refuse(&fake, 1, |stream| stream == 7);
     for _ in 0..3 {
