@@ -2,7 +2,7 @@
 
 use smmu::addr::{Iova, StreamId};
 use smmu::device::{BootPolicy, DeviceError, Smmu, Takeover};
-use tests::model::{Config, Model, ModelPlatform, Refused};
+use tests::model::{Config, Model, ModelPlatform, Opcode, Refused};
 
 use super::bench::{Bench, CR0ACK};
 use super::system::{System, bring_up, everywhere};
@@ -153,4 +153,19 @@ fn a_watch_notices_who_gets_through_and_who_does_not_any_more() {
     let said = failed.downcast_ref::<String>().unwrap();
     assert!(said.contains("got through after the read of 0x0, the 1th access"), "{said}");
     assert!(said.contains("did not read its word: Err(Aborted) after 0x44 = 0x80100000, the 2th access"), "{said}");
+}
+
+/// A model without them refuses the command, and that is against its laws.
+#[test]
+fn a_hypervisors_translations_are_forgotten_where_there_can_be_any() {
+    for hyp in [true, false] {
+        let model = Model::new(Config { hyp, ..Config::qemu() });
+        let smmu = bring_up(&model).unwrap();
+        assert_eq!(model.log().commands().contains(&Opcode::TlbiEl2All), hyp);
+        let mark = model.mark();
+        smmu.suspend().unwrap();
+        smmu.resume().unwrap();
+        assert_eq!(model.log_since(mark).commands().contains(&Opcode::TlbiEl2All), hyp);
+        assert_eq!(smmu.statistics().refused, 0);
+    }
 }

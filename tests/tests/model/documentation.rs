@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 
 /// The table of features, from the workspace's root.
 const FEATURES: &str = "smmu/src/device/features.md";
-/// Where tests are.
-const SOURCES: [&str; 3] = ["smmu/src", "tests/src", "tests/tests"];
-
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -25,10 +22,24 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
         .collect()
 }
 
+/// Where tests of a kind are, from the workspace's root.
+const KINDS: [(&str, &[&str]); 3] =
+    [("unit", &["smmu/src"]), ("model", &["tests/tests/model"]), ("QEMU", &["tests/tests/boot", "tests/tests/qtest"])];
+
 /// The names of tests in the fourth column of the table's rows.
 fn tests_of(row: &str) -> Vec<&str> {
     let column = row.split('|').nth(4).unwrap_or_default();
     column.split('`').skip(1).step_by(2).collect()
+}
+
+/// The kinds of tests in the fifth.
+fn kinds_of(row: &str) -> BTreeSet<&str> {
+    row.split('|').nth(5).unwrap_or_default().split(',').map(str::trim).collect()
+}
+
+/// Whether a source has a test of that name. In the tests of the kernel a macro makes functions of names.
+fn has_test(source: &str, name: &str) -> bool {
+    source.contains(&format!("fn {name}(")) || source.contains(&format!("    {name}: "))
 }
 
 #[test]
@@ -36,14 +47,16 @@ fn every_feature_has_tests_that_exist() {
     let table = fs::read_to_string(root().join(FEATURES)).unwrap();
     let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
     assert!(rows.len() > 20, "{FEATURES}: {} rows", rows.len());
-    let sources: String =
-        SOURCES.iter().flat_map(|folder| sources(&root().join(folder))).map(|(_, text)| text).collect();
+    let text_of = |folders: &[&str]| -> String {
+        folders.iter().flat_map(|folder| sources(&root().join(folder))).map(|(_, text)| text).collect()
+    };
+    let texts = KINDS.map(|(kind, folders)| (kind, text_of(folders)));
     for row in &rows {
-        assert!(!tests_of(row).is_empty(), "{FEATURES}: no test in {row}");
+        let tests = tests_of(row);
+        assert!(!tests.is_empty(), "{FEATURES}: no test in {row}");
+        let missing = tests.iter().find(|name| !texts.iter().any(|(_, text)| has_test(text, name)));
+        assert_eq!(missing, None, "{FEATURES} names a test that does not exist");
+        let kinds = texts.iter().filter(|(_, text)| tests.iter().any(|name| has_test(text, name)));
+        assert_eq!(kinds_of(row), kinds.map(|(kind, _)| *kind).collect(), "{FEATURES}: where are the tests of {row}");
     }
-    let named: BTreeSet<_> = rows.iter().flat_map(|row| tests_of(row)).collect();
-    // In the tests of the kernel a macro makes functions of names.
-    let exists = |name: &&str| sources.contains(&format!("fn {name}(")) || sources.contains(&format!("    {name}: "));
-    let missing: Vec<_> = named.into_iter().filter(|name| !exists(name)).collect();
-    assert!(missing.is_empty(), "{FEATURES} names tests that do not exist: {missing:?}");
 }
