@@ -12,7 +12,7 @@
 //! 2. the one word that cannot be prepared is stored, and synced: the switch;
 //! 3. what only the old entry needed is wiped. Hardware ignores that by now, so it takes no sync, as a rule.
 //!
-//! Where two words cannot be prepared the entry goes through invalid (V = 0): invalid, sync, everything but word 0, sync,
+//! Where two words cannot be prepared, or one meaning must not follow the other, the entry goes through invalid (V = 0): invalid, sync, everything but word 0, sync,
 //! word 0, sync. Its transactions abort meanwhile.
 //!
 #![doc = include_str!("transitions.md")]
@@ -33,6 +33,11 @@ pub trait Entry {
     /// The bits that hardware obeys in some entry of the same STE.Config or CD.V. At rest, hardware knows them as memory has
     /// them, while it may hold former values of others. They include [`obeyed`](Self::obeyed).
     fn relevant(&self) -> [u64; WORDS];
+
+    /// Whether hardware may meet `new` right after this entry. If not, the way goes through invalid, however few words differ.
+    fn may_become(&self, _new: &Self) -> bool {
+        true
+    }
 }
 
 /// What hardware makes of an entry.
@@ -81,7 +86,7 @@ impl EntryUpdate {
     pub fn new<E: Entry>(old: &E, new: &E) -> Self {
         let words = Word::pairs(old, new);
         // If no word is critical both mean the same, and any order will do.
-        if words.iter().filter(|word| word.is_critical()).count() <= 1 {
+        if old.may_become(new) && words.iter().filter(|word| word.is_critical()).count() <= 1 {
             Self { stages: hitless(&words), hitless: true }
         } else {
             Self { stages: through_invalid(&words), hitless: false }

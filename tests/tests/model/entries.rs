@@ -56,7 +56,7 @@ pub(crate) fn stream_table_entries() -> Vec<Named<StreamTableEntry>> {
         ("stage 1 with ATS", StreamTableEntry::stage1(&Stage1Stream { ats: Eats::Full, ..first })),
         ("16 contexts, S1DSS abort", substreams(S1Dss::Abort)),
         ("16 contexts, S1DSS bypass", substreams(S1Dss::Bypass)),
-        ("16 contexts, S1DSS 0", substreams(S1Dss::Substream0)),
+        ("16 contexts, S1DSS substream 0", substreams(S1Dss::Substream0)),
         ("stage 1, VMID 5", StreamTableEntry::stage1(&Stage1Stream { vmid: in_vm, ..first })),
         ("stage 2", StreamTableEntry::stage2(&vm)),
         ("stage 2, other table", StreamTableEntry::stage2(&vm_moved)),
@@ -65,6 +65,8 @@ pub(crate) fn stream_table_entries() -> Vec<Named<StreamTableEntry>> {
         ("nested", nested(&first, &vm)),
         ("nested, other contexts", nested(&other, &vm)),
         ("nested, VMID 6", nested(&first, &other_vm)),
+        ("nested with ATS", nested(&first, &vm).with_ats(Eats::Full)),
+        ("nested with split-stage ATS", nested(&first, &vm).with_ats(Eats::SplitStage)),
     ]
     .map(|(name, entry)| Named { name, entry })
     .into()

@@ -238,7 +238,7 @@ fn documentation() -> String {
 
 How many CMD_SYNCs it takes from one entry (the row) to another (the column) while devices go on. A plain number is a hitless
 transition: transactions meet the old entry or the new one. With a number *in italics* there is no such way, because two words
-would have to change at once; they abort in between. Nothing is to be done where there is no number.
+would have to change at once or one kind of ATS would follow the other; they abort in between. Nothing is to be done where there is no number.
 
 This table is made by the tests that prove it: `cargo test -p tests --test model transitions` fails if it is out of date, and
 with `UPDATE_DOCS=1` writes it.
@@ -277,7 +277,7 @@ fn what_can_be_hitless_is_and_nothing_else() {
         let update = EntryUpdate::new(find(old), find(new));
         (update.is_hitless(), update.syncs())
     };
-    let substreams = ["16 contexts, S1DSS abort", "16 contexts, S1DSS bypass", "16 contexts, S1DSS 0"];
+    let substreams = ["16 contexts, S1DSS abort", "16 contexts, S1DSS bypass", "16 contexts, S1DSS substream 0"];
     for Named { name, .. } in &entries {
         if !["invalid", "abort"].contains(name) {
             assert_eq!(update(name, "abort"), (true, 1), "{name}: abort is one store");
@@ -298,4 +298,11 @@ fn what_can_be_hitless_is_and_nothing_else() {
     assert_eq!(update("nested", "stage 2"), (true, 1));
     assert_eq!(update("stage 1", "stage 2"), (false, 3), "the VMID and Config are in two words");
     assert_eq!(update("stage 2", "stage 2, VMID 6"), (false, 3), "so are the VMID and S2TTB");
+    let (full, split) = ("nested with ATS", "nested with split-stage ATS");
+    for (old, new) in [(full, split), (split, full)] {
+        assert_eq!(update(old, new), (false, 3), "EATS never goes from 1 to 2 or back but by way of no ATS");
+    }
+    for ats in [full, split] {
+        assert_eq!((update("nested", ats), update(ats, "nested")), ((true, 1), (true, 1)));
+    }
 }

@@ -29,6 +29,12 @@ impl Entry for StreamTableEntry {
         obeyed
     }
 
+    /// EATS does not go from one kind of ATS to another but by way of none (IHI 0070, 3.9.2).
+    fn may_become(&self, new: &Self) -> bool {
+        let (old, new) = (self.kind_of_ats(), new.kind_of_ats());
+        old == new || old == 0 || new == 0
+    }
+
     fn relevant(&self) -> [u64; 8] {
         if !self.is_valid() {
             return [STE0::V::SET.value, 0, 0, 0, 0, 0, 0, 0];
@@ -40,6 +46,14 @@ impl Entry for StreamTableEntry {
             Config::Stage2 => all_but(&[stage1()]),
             Config::Nested => all_but(&[[0, STE1::STRW::SET.value, 0, 0]]),
         }
+    }
+}
+
+impl StreamTableEntry {
+    /// EATS where it counts, and 0 where it does not.
+    fn kind_of_ats(&self) -> u64 {
+        let translates = matches!(self.config(), Config::Stage1 | Config::Stage2 | Config::Nested);
+        if self.is_valid() && translates { STE1::EATS.read(self.words()[1]) } else { 0 }
     }
 }
 
