@@ -262,10 +262,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "cd-not-cleaned",
         breaks: "CDs stay in the CPU's cache where the SMMU does not snoop",
         file: CONTEXT_TABLE,
-        edits: &[(
-            "Self::of_format(platform, S1Fmt::Linear, 0, coherent)",
-            "Self::of_format(platform, S1Fmt::Linear, 0, true)",
-        )],
+        edits: &[("log2_contexts, split, smmu.features.coherent())?", "log2_contexts, split, true)?")],
     },
     Mutation {
         name: "descriptors-not-cleaned",
