@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The table of features, from the workspace's root.
 const FEATURES: &str = "smmu/src/device/features.md";
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
