@@ -8,6 +8,7 @@ use super::*;
 use crate::addr::StreamId;
 use crate::arch::command::{Command, CommandError};
 use crate::arch::range::AtcSpan;
+use crate::testing::rounds;
 
 const MSI: u32 = 1 << 13;
 const SEV: u32 = 1 << 14;
@@ -62,7 +63,7 @@ fn a_message_spares_the_register() {
     let (platform, fake, smmu) = slow(MSI | SEV, 8);
     fake.delay_commands(0);
     let reads = fake.consumer_reads();
-    for _ in 0..1000 {
+    for _ in 0..rounds(1000) {
         smmu.run([command()]).unwrap();
     }
     assert_eq!((fake.consumer_reads() - reads, platform.waits_for_event()), (0, 0));
