@@ -2,6 +2,7 @@
 
 use super::Mutation;
 
+const ADOPT: &str = "smmu/src/device/adopt.rs";
 const ATTACH: &str = "smmu/src/device/attach.rs";
 const BRING_UP: &str = "smmu/src/device/bring_up.rs";
 const COMMAND_QUEUE: &str = "smmu/src/device/command_queue/mod.rs";
@@ -292,7 +293,40 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "ack-not-awaited",
         breaks: "CR0 is written again before CR0ACK shows the last value",
         file: "smmu/src/device/control.rs",
-        edits: &[("control.wait(self.acknowledgement, self.known & mask, value)", "Ok(())")],
+        edits: &[("control.wait(self.acknowledgement, self.known & mask, value_now & mask)?;", "")],
+    },
+    Mutation {
+        name: "resume-without-abort",
+        breaks: "A resumed SMMU is programmed before GBPA.ABORT is in force",
+        file: "smmu/src/device/lifecycle.rs",
+        edits: &[("bring_up::stop(&self.control)?;\n        self.start()?;", "self.start()?;")],
+    },
+    Mutation {
+        name: "adopted-with-strangers",
+        breaks: "An adopted linear table keeps the entries of streams that were not chosen",
+        file: ADOPT,
+        edits: &[("_ => entry.invalidate(),", "_ => {}")],
+    },
+    Mutation {
+        name: "adopted-asid-free",
+        breaks: "ASIDs of adopted streams are given out again",
+        file: ADOPT,
+        edits: &[("self.asids.reserve(descriptor.asid().get());", "let _ = descriptor;")],
+    },
+    Mutation {
+        name: "translated-unchecked",
+        breaks: "What a device says was translated is believed: CR0.ATSCHK stays 0",
+        file: "smmu/src/device/modes.rs",
+        edits: &[("if features.ats() { CR0::ATSCHK::SET.value } else { 0 }", "0")],
+    },
+    Mutation {
+        name: "unread-events-lost",
+        breaks: "Events that nobody has read are lost when the SMMU sleeps",
+        file: RECORD_QUEUE,
+        edits: &[(
+            "let sensible = self.ring.used(producer, consumer.value).map_or(consumer.value, |_| producer);",
+            "let _ = producer;\n            let sensible = consumer.value;",
+        )],
     },
     Mutation {
         name: "overflow-not-acknowledged",
