@@ -1,5 +1,6 @@
 //! What the kernel can be told to show, and on which machine.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 
@@ -30,6 +31,8 @@ pub enum Devices {
     Adoption,
     /// An `edu`, an `iommu-testdev`, and another one on a bus of its own.
     Strays,
+    /// None; and the clock goes on by a nanosecond an instruction, so that the kernel can count them.
+    Counted,
 }
 
 impl Devices {
@@ -54,6 +57,15 @@ impl Devices {
                 Device::root_port("port1", 1),
                 Device::new(DeviceKind::IommuTestdev).on_bus("port1"),
             ],
+            Self::Counted => Vec::new(),
+        }
+    }
+
+    /// What else QEMU is told.
+    fn arguments(self) -> Vec<OsString> {
+        match self {
+            Self::Counted => vec!["-icount".into(), "shift=0,sleep=off".into()],
+            Self::Demo | Self::Storm | Self::Adoption | Self::Strays => Vec::new(),
         }
     }
 }
@@ -64,13 +76,14 @@ impl fmt::Display for Devices {
             Self::Demo => "disk, random bytes, edu and iommu-testdev behind an SMMUv3",
             Self::Storm => "disk and random bytes behind an SMMUv3",
             Self::Adoption => "disk, USB controller and two iommu-testdevs behind an SMMUv3",
+            Self::Counted => "an SMMUv3, and instructions counted",
             Self::Strays => "edu, and an iommu-testdev on each of two buses, behind an SMMUv3",
         })
     }
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: [Scenario; 16] = [
+pub const SCENARIOS: [Scenario; 17] = [
     Scenario {
         name: "demo",
         shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
@@ -106,6 +119,12 @@ pub const SCENARIOS: [Scenario; 16] = [
         shows: "commands that are none in the SMMU's queue, and the disk read that goes on all the same",
         devices: Devices::Demo,
         reads_disk: true,
+    },
+    Scenario {
+        name: "bench-page-tables",
+        shows: "how many instructions it takes to map, unmap and look up in page tables",
+        devices: Devices::Counted,
+        reads_disk: false,
     },
     Scenario {
         name: "hello",
@@ -177,6 +196,7 @@ impl Scenario {
 
     /// The machine it runs on, with the file `disk` on its disk.
     pub fn machine(&self, disk: &Path) -> Machine {
-        Machine { devices: self.devices.list(disk), ..Machine::default() }
+        let (devices, extra_arguments) = (self.devices.list(disk), self.devices.arguments());
+        Machine { devices, extra_arguments, ..Machine::default() }
     }
 }

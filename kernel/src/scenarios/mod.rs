@@ -4,6 +4,7 @@
 
 mod adopt;
 mod base;
+mod benchmarks;
 mod demo;
 mod disk;
 mod event_storm;
@@ -81,6 +82,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "poisoned-queue",
         description: "commands that are none, while a disk is being read",
         run: poisoned_queue::run,
+    },
+    Scenario {
+        name: "bench-page-tables",
+        description: "instructions that map, unmap and lookup take",
+        run: benchmarks::page_tables,
     },
     Scenario { name: "hello", description: "boot, say what was found, and exit", run: base::run },
     Scenario { name: "timer", description: "three interrupts of the architected timer", run: base::timer },

@@ -84,6 +84,11 @@ impl Geometry {
         if bytes < 64 { 64 } else { bytes }
     }
 
+    /// Whether the first table has no entries but for input addresses.
+    pub(super) const fn root_is_full(self) -> bool {
+        self.root_bytes() == 8 << self.root_bits
+    }
+
     /// STE.S2SL0. A granule of 4 KiB has one level more and counts from the next one.
     pub(super) const fn sl0(self, granule: Granule) -> u8 {
         let start_at_zero = match granule {

@@ -3,6 +3,7 @@
 use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::quick::{Errand, PAGE_SHIFT, QuickPlace};
 use super::tables::{Place, Spares, Visit, load, replace, store};
 use super::{MapError, MemoryType, PageTable, Permissions, TableConfig, fits};
 use crate::addr::{Iova, PhysAddr};
@@ -46,6 +47,23 @@ impl Run<'_> {
     }
 }
 
+/// How many entries are looked at or written in one turn of a loop.
+pub(super) const UNROLLED: usize = 16;
+
+impl Run<'_> {
+    /// Writes leaves: `raw` and those that follow.
+    #[inline(always)]
+    fn fill(&self, mut raw: u64) {
+        let mut write = |entry: &AtomicU64| {
+            store(entry, raw);
+            raw = raw.wrapping_add(1 << self.shift);
+        };
+        let (chunks, rest) = self.entries.as_chunks::<UNROLLED>();
+        chunks.iter().for_each(|chunk| chunk.iter().for_each(&mut write));
+        rest.iter().for_each(write);
+    }
+}
+
 /// Where the next leaf belongs.
 pub(super) enum Spot<'v> {
     /// In these entries, the first of which is vacant.
@@ -54,47 +72,93 @@ pub(super) enum Spot<'v> {
     NoTable(Place<'v>),
 }
 
-impl<P: Platform> Visit<'_, P> {
-    /// Maps a range to `entries`, which lie side by side and cover `1 << shift` bytes each, if that is all of it and they
-    /// are all vacant.
+impl<'t, P: Platform> Visit<'t, P> {
+    /// Maps a range to `entries` of a table of 4 KiB pages, if that is all of it and they are all vacant. No more arguments
+    /// than there are registers for them.
     #[inline(never)]
-    fn map_run(
-        &self,
-        entries: &[AtomicU64],
-        shift: u32,
-        whole: Span,
-        attributes: LeafAttributes,
+    fn map_pages(
+        self,
+        entries: &'t [AtomicU64],
+        offset: u64,
+        physical: u64,
+        size_bytes: u64,
+        bits: u64,
     ) -> Result<(), MapError> {
-        let level = self.table.format.level_of(shift);
-        let run = Run { entries, level, shift };
-        if run.bytes() == whole.size_bytes && vacant_count(entries) == entries.len() {
-            self.table.write(&run, whole.physical, attributes);
-            self.table.platform.write_barrier();
+        let table = self.table;
+        let run = Run { entries, level: LAST_LEVEL, shift: PAGE_SHIFT };
+        // What has entries is input, and aligned.
+        if run.bytes() == size_bytes && fits(physical, size_bytes, table.output_bytes) && all_vacant(entries) {
+            let format = Format { granule: Granule::K4, ..table.format };
+            let attributes = LeafAttributes::of_descriptor(format.stage, bits);
+            run.fill(format.leaf(LAST_LEVEL, PhysAddr::new(physical), attributes));
+            table.platform.write_barrier();
             return Ok(());
         }
-        self.map_parts(whole, attributes)
+        self.map_parts(offset, physical, size_bytes, bits)
     }
 
-    /// Maps what is not all vacant entries of one table.
+    /// Maps any range, with the attributes that `bits` are.
     #[inline(never)]
-    fn map_parts(&self, whole: Span, attributes: LeafAttributes) -> Result<(), MapError> {
-        let table = self.table;
-        let mut spares = Spares::new(&table.tables);
-        table.survey(self, whole, &mut spares)?;
-        if table.hands_back() {
-            table.settle(self, whole, &mut spares)?;
+    fn map_parts(self, offset: u64, physical: u64, size_bytes: u64, bits: u64) -> Result<(), MapError> {
+        let (table, whole) = (self.table, Span { iova: offset, physical, size_bytes });
+        if !table.is_mappable(&whole) {
+            return Err(table.why_unmappable(&whole));
         }
-        table.fill(self, whole, attributes, &mut spares)?;
+        let attributes = LeafAttributes::of_descriptor(table.config.stage, bits);
+        let mut spares = Spares::new(&table.tables);
+        table.survey(&self, whole, &mut spares)?;
+        if table.hands_back() {
+            table.settle(&self, whole, &mut spares)?;
+        }
+        table.fill(&self, whole, attributes, &mut spares)?;
         table.platform.write_barrier();
         Ok(())
+    }
+}
+
+/// What is to be mapped, with which attributes.
+#[derive(Clone, Copy)]
+struct Mapping {
+    offset: u64,
+    physical: u64,
+    size_bytes: u64,
+    bits: u64,
+}
+
+impl<'t, P: Platform> Errand<'t, P> for Mapping {
+    type Output = Result<(), MapError>;
+
+    #[inline(always)]
+    fn at(self, visit: Visit<'t, P>, place: QuickPlace<'t>) -> Result<(), MapError> {
+        let Self { offset, physical, size_bytes, bits } = self;
+        let table = visit.table;
+        if place.raw & 1 != 0 || !place.aligns(offset | physical) {
+            return self.elsewhere(visit);
+        }
+        if size_bytes == place.bytes() && physical < table.output_bytes {
+            let format = Format { granule: Granule::K4, ..table.format };
+            let attributes = LeafAttributes::of_descriptor(format.stage, bits);
+            store(place.entry, format.leaf(place.level, PhysAddr::new(physical), attributes));
+            table.platform.write_barrier();
+            return Ok(());
+        }
+        if place.begins_run(size_bytes) {
+            return visit.map_pages(place.cover(size_bytes), offset, physical, size_bytes, bits);
+        }
+        self.elsewhere(visit)
+    }
+
+    #[inline(always)]
+    fn elsewhere(self, visit: Visit<'t, P>) -> Result<(), MapError> {
+        visit.map_parts(self.offset, self.physical, self.size_bytes, self.bits)
     }
 }
 
 impl<P: Platform> PageTable<P> {
     /// Maps `size_bytes` bytes at `iova` to `physical`, in the largest blocks that both addresses' alignment allows.
     ///
-    /// An [`Access`](super::Access) will do for `permissions`. Where a table is left over from smaller mappings, it is filled with pages instead of being replaced by a block:
-    /// that would need an invalidation. When this returns, the SMMU sees the mapping; no invalidation is needed.
+    /// An [`Access`](super::Access) will do for `permissions`. Where a table is left over from smaller mappings, it is filled
+    /// with pages instead of being replaced by a block: that would need an invalidation. When this returns, the SMMU sees the mapping; no invalidation is needed.
     ///
     /// # Errors
     ///
@@ -107,28 +171,9 @@ impl<P: Platform> PageTable<P> {
         permissions: impl Into<Permissions>,
         memory: MemoryType,
     ) -> Result<(), MapError> {
-        let whole = Span { iova: self.offset(iova), physical: physical.get(), size_bytes };
-        if !self.is_mappable(&whole) {
-            return Err(self.why_unmappable(iova, physical, size_bytes));
-        }
-        let attributes = self.leaves.of(permissions.into(), memory);
-        let visit = self.visit();
-        // Mostly it is one entry of a table that exists: no calls, so that nothing has to be saved for them.
-        if self.direct
-            && let Some(place) = visit.descend_quickly(whole.iova)
-            && self.takes_leaf(&place, &whole)
-        {
-            if size_bytes != 1 << place.shift {
-                return visit.map_run(place.cover(size_bytes), place.shift, whole, attributes);
-            }
-            if let Some(entry) = place.entries.first() {
-                let format = Format { granule: Granule::K4, ..self.format };
-                store(entry, format.leaf(place.level, physical, attributes));
-                self.platform.write_barrier();
-                return Ok(());
-            }
-        }
-        visit.map_parts(whole, attributes)
+        let bits = self.leaves.of(permissions.into(), memory).bits();
+        let offset = self.offset(iova);
+        self.visit().quickly(offset, Mapping { offset, physical: physical.get(), size_bytes, bits })
     }
 
     /// Whether the first entry of `place` is free to become the leaf that `span` starts with.
@@ -149,13 +194,15 @@ impl<P: Platform> PageTable<P> {
 
     /// What is wrong with a range that cannot be mapped.
     #[cold]
-    fn why_unmappable(&self, iova: Iova, physical: PhysAddr, size_bytes: u64) -> MapError {
+    fn why_unmappable(&self, whole: &Span) -> MapError {
         let TableConfig { granule, input_bits, output_bits, .. } = self.config;
+        let Span { iova: offset, physical, size_bytes } = *whole;
+        let (iova, physical) = (self.iova(offset), PhysAddr::new(physical));
         if size_bytes == 0 {
             MapError::Empty { iova }
         } else if (iova.get() | physical.get() | size_bytes) & (granule.bytes() - 1) != 0 {
             MapError::Misaligned { iova, physical, size_bytes, granule }
-        } else if !self.is_input(self.offset(iova), size_bytes) {
+        } else if !self.is_input(offset, size_bytes) {
             MapError::InputOutOfRange { iova, size_bytes, input_bits }
         } else {
             MapError::OutputOutOfRange { physical, size_bytes, output_bits }
@@ -306,25 +353,21 @@ impl<P: Platform> PageTable<P> {
             });
             return self.clean(run.entries);
         }
-        let mut raw = self.format.leaf(run.level, PhysAddr::new(physical), attributes);
-        let mut write = |entry: &AtomicU64| {
-            store(entry, raw);
-            raw = raw.wrapping_add(1 << run.shift);
-        };
-        let (chunks, rest) = run.entries.as_chunks::<8>();
-        chunks.iter().for_each(|chunk| chunk.iter().for_each(&mut write));
-        rest.iter().for_each(write);
+        run.fill(self.format.leaf(run.level, PhysAddr::new(physical), attributes));
         self.clean(run.entries);
     }
 }
 
-/// How many entries come before the first valid one. Eight are tested at a time.
-#[inline]
+/// Whether none of the entries is valid.
+#[inline(always)]
+fn all_vacant(entries: &[AtomicU64]) -> bool {
+    let (chunks, rest) = entries.as_chunks::<UNROLLED>();
+    let any = |all: u64, entry: &AtomicU64| all | u64::from_le(entry.load(Ordering::Relaxed));
+    rest.iter().fold(chunks.iter().fold(0, |all, chunk| chunk.iter().fold(all, any)), any) & 1 == 0
+}
+
+/// How many entries come before the first valid one.
 fn vacant_count(entries: &[AtomicU64]) -> usize {
     let get = |entry: &AtomicU64| u64::from_le(entry.load(Ordering::Relaxed));
-    let (chunks, _) = entries.as_chunks::<8>();
-    let vacant_chunks = chunks.iter().take_while(|chunk| chunk.iter().fold(0, |all, entry| all | get(entry)) & 1 == 0);
-    let vacant = vacant_chunks.count() * 8;
-    let rest = entries.get(vacant..).unwrap_or_default();
-    vacant + rest.iter().take_while(|entry| get(entry) & 1 == 0).count()
+    entries.iter().take_while(|entry| get(entry) & 1 == 0).count()
 }

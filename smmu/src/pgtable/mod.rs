@@ -19,6 +19,7 @@ mod error;
 mod geometry;
 mod map;
 mod protect;
+mod quick;
 mod shared;
 mod split;
 mod tables;
@@ -69,8 +70,8 @@ pub struct PageTable<P: Platform> {
     /// How many bytes there are input addresses for, and output addresses.
     input_bytes: u64,
     output_bytes: u64,
-    /// Whether mapping and unmapping may take the short way: nothing to clean, no empty tables to look for.
-    direct: bool,
+    /// Where the short way starts, if there is one.
+    quick_start: u8,
     root: DmaMemory<P>,
     tables: Tables<P>,
     kept: AtomicBool,
@@ -99,7 +100,7 @@ impl<P: Platform> PageTable<P> {
             first_address: config.half.first_address(config.input_bits),
             input_bytes: 1 << config.input_bits,
             output_bytes: 1 << config.output_bits,
-            direct: config.coherent && config.empty_tables == EmptyTables::KeepOneLevel && !config.contiguous,
+            quick_start: quick::quick_start(config, geometry),
             root,
             tables: Tables::new(platform, config.granule),
             kept: AtomicBool::new(false),

@@ -247,12 +247,6 @@ impl<'t, P: Platform> Visit<'t, P> {
         self.descend_through(iova, |_| true)
     }
 
-    /// Likewise, inline, and only for tables of 4 KiB, which are the most common; `None` for others.
-    #[inline(always)]
-    pub(super) fn descend_quickly(&self, iova: u64) -> Option<Place<'_>> {
-        self.descend_in(&self.table.tables.memory.arrays::<512>()?, iova, |_| true)
-    }
-
     /// Likewise, but ends above a table already where `enter` does not want to go into it.
     #[inline(never)]
     pub(super) fn descend_through<'v>(&'v self, iova: u64, enter: impl Fn(&Place<'v>) -> bool) -> Option<Place<'v>> {

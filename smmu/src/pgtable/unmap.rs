@@ -3,6 +3,8 @@
 use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::map::UNROLLED;
+use super::quick::{Errand, PAGE_SHIFT, QuickPlace};
 use super::tables::{Place, TableList, Visit, load, replace, store};
 use super::{PageTable, RangeError, TableConfig, Unmapped};
 use crate::addr::Iova;
@@ -43,51 +45,77 @@ impl Leaves<'_> {
     }
 }
 
-impl<P: Platform> Visit<'_, P> {
-    /// Unmaps a range of `entries` that lie side by side and cover `1 << shift` bytes each, if they are all of it, all
-    /// leaves, and not all of a table that then goes.
+impl<'t, P: Platform> Visit<'t, P> {
+    /// Unmaps a range of `entries` of a table of 4 KiB pages, if they are all of it and all valid.
     #[inline(never)]
-    fn unmap_run(
-        &self,
-        entries: &[AtomicU64],
-        shift: u32,
-        iova: Iova,
-        size_bytes: u64,
-    ) -> Result<Unmapped<P>, RangeError> {
+    fn unmap_pages(self, entries: &'t [AtomicU64], iova: Iova, size_bytes: u64) -> Result<Unmapped<P>, RangeError> {
         let table = self.table;
-        let leaves = Leaves { entries, level: table.format.level_of(shift), shift };
-        if leaves.bytes() == size_bytes
-            && !table.fills_removable_table(&leaves)
-            && table.leaf_count(leaves.level, entries) == entries.len()
-        {
-            table.clear_entries(entries);
+        if (entries.len() as u64) << PAGE_SHIFT == size_bytes && all_valid(entries) {
+            clear(entries);
             table.platform.write_barrier();
-            let stale = Stale::Leaves { level: Some(leaves.level) };
+            let stale = Stale::Leaves { level: Some(LAST_LEVEL) };
             return Ok(Unmapped::new(table, iova, size_bytes, stale, TableList::EMPTY));
         }
         self.unmap_parts(iova, size_bytes)
     }
 
-    /// Unmaps what is not all in one table, or all of one.
+    /// Unmaps any range.
     #[inline(never)]
-    fn unmap_parts(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<P>, RangeError> {
+    fn unmap_parts(self, iova: Iova, size_bytes: u64) -> Result<Unmapped<P>, RangeError> {
         let table = self.table;
-        let whole = Span { iova: table.offset(iova), size_bytes };
-        let level = table.common_level(self, whole)?;
+        let whole = table.range(iova, size_bytes)?;
+        let level = table.common_level(&self, whole)?;
         let mut removed = TableList::EMPTY;
         let mut rest = whole;
         while rest.size_bytes != 0 {
-            let bytes = table.clear_next(self, &rest, &mut removed);
+            let bytes = table.clear_next(&self, &rest, &mut removed);
             rest.advance(bytes);
         }
         if table.hands_back() {
             // What lies in between went as a whole.
-            table.remove_empty(self, whole.iova, &mut removed);
-            table.remove_empty(self, whole.iova.wrapping_add(size_bytes - 1), &mut removed);
+            table.remove_empty(&self, whole.iova, &mut removed);
+            table.remove_empty(&self, whole.iova.wrapping_add(size_bytes - 1), &mut removed);
         }
         table.platform.write_barrier();
         let stale = if removed.is_empty() { Stale::Leaves { level } } else { Stale::TablesAndLeaves };
         Ok(Unmapped::new(table, iova, size_bytes, stale, removed))
+    }
+}
+
+/// What is to be unmapped.
+#[derive(Clone, Copy)]
+struct Unmapping {
+    iova: Iova,
+    size_bytes: u64,
+}
+
+impl<'t, P: Platform> Errand<'t, P> for Unmapping {
+    type Output = Result<Unmapped<P>, RangeError>;
+
+    #[inline(always)]
+    fn at(self, visit: Visit<'t, P>, place: QuickPlace<'t>) -> Self::Output {
+        let Self { iova, size_bytes } = self;
+        let table = visit.table;
+        // The base of the upper half is aligned to all that there are entries for.
+        if place.raw & 1 == 0 || !place.aligns(iova.get()) {
+            return self.elsewhere(visit);
+        }
+        if size_bytes == place.bytes() {
+            store(place.entry, 0);
+            // Whoever invalidates, on whatever CPU: the SMMU walks again only after it sees the entries cleared.
+            table.platform.write_barrier();
+            let stale = Stale::Leaves { level: Some(place.level) };
+            return Ok(Unmapped::new(table, iova, size_bytes, stale, TableList::EMPTY));
+        }
+        if place.begins_run(size_bytes) {
+            return visit.unmap_pages(place.cover(size_bytes), iova, size_bytes);
+        }
+        self.elsewhere(visit)
+    }
+
+    #[inline(always)]
+    fn elsewhere(self, visit: Visit<'t, P>) -> Self::Output {
+        visit.unmap_parts(self.iova, self.size_bytes)
     }
 }
 
@@ -102,26 +130,7 @@ impl<P: Platform> PageTable<P> {
     ///
     /// [`RangeError`]; then nothing has changed.
     pub fn unmap(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<P>, RangeError> {
-        let whole = self.range(iova, size_bytes)?;
-        let visit = self.visit();
-        // Mostly it is one entry: no calls, so that nothing has to be saved for them.
-        if self.direct
-            && let Some(place) = visit.descend_quickly(whole.iova)
-            && place.raw & 1 == 1
-            && whole.starts_with_entry(place.shift)
-        {
-            if size_bytes != 1 << place.shift {
-                return visit.unmap_run(place.cover(size_bytes), place.shift, iova, size_bytes);
-            }
-            if let Some(entry) = place.entries.first() {
-                store(entry, 0);
-                // Whoever invalidates, on whatever CPU: the SMMU walks again only after it sees the entries cleared.
-                self.platform.write_barrier();
-                let stale = Stale::Leaves { level: Some(place.level) };
-                return Ok(Unmapped::new(self, iova, size_bytes, stale, TableList::EMPTY));
-            }
-        }
-        visit.unmap_parts(iova, size_bytes)
+        self.visit().quickly(self.offset(iova), Unmapping { iova, size_bytes })
     }
 
     /// A range that is within bounds and made of whole granules.
@@ -147,13 +156,6 @@ impl<P: Platform> PageTable<P> {
         } else {
             RangeError::InputOutOfRange { iova, size_bytes, input_bits }
         }
-    }
-
-    /// Whether `leaves` are all of a table that goes with them.
-    fn fills_removable_table(&self, leaves: &Leaves<'_>) -> bool {
-        leaves.level != self.geometry.start_level
-            && leaves.level != LAST_LEVEL
-            && leaves.entries.len() >> self.geometry.bits_per_level != 0
     }
 
     /// Makes sure that `whole` consists of whole leaves. Returns their level if they share one.
@@ -201,19 +203,15 @@ impl<P: Platform> PageTable<P> {
         })
     }
 
-    /// How many leaves come before the first entry that is none. Eight are tested at a time.
-    #[inline]
+    /// How many leaves come before the first entry that is none.
     fn leaf_count(&self, level: u8, entries: &[AtomicU64]) -> usize {
         let get = |entry: &AtomicU64| u64::from_le(entry.load(Ordering::Relaxed));
         let is_leaf = |entry: &&AtomicU64| get(entry) & 1 == 1 && self.format.next_table(level, get(entry)).is_none();
-        if level != LAST_LEVEL {
-            return entries.iter().take_while(is_leaf).count();
+        if level == LAST_LEVEL && all_valid(entries) {
+            entries.len()
+        } else {
+            entries.iter().take_while(is_leaf).count()
         }
-        let (chunks, _) = entries.as_chunks::<8>();
-        let full_chunks = chunks.iter().take_while(|chunk| chunk.iter().fold(1, |all, entry| all & get(entry)) == 1);
-        let full = full_chunks.count() * 8;
-        let rest = entries.get(full..).unwrap_or_default();
-        full + rest.iter().take_while(is_leaf).count()
     }
 
     /// Clears what `rest` starts with: a table, or the leaves side by side in one. Returns how many bytes that was.
@@ -248,9 +246,22 @@ impl<P: Platform> PageTable<P> {
     }
 
     fn clear_entries(&self, entries: &[AtomicU64]) {
-        let (chunks, rest) = entries.as_chunks::<8>();
-        chunks.iter().for_each(|chunk| chunk.iter().for_each(|entry| store(entry, 0)));
-        rest.iter().for_each(|entry| store(entry, 0));
+        clear(entries);
         self.clean(entries);
     }
+}
+
+/// Whether all entries are valid.
+#[inline(always)]
+fn all_valid(entries: &[AtomicU64]) -> bool {
+    let (chunks, rest) = entries.as_chunks::<UNROLLED>();
+    let every = |all: u64, entry: &AtomicU64| all & u64::from_le(entry.load(Ordering::Relaxed));
+    rest.iter().fold(chunks.iter().fold(1, |all, chunk| chunk.iter().fold(all, every)), every) == 1
+}
+
+#[inline(always)]
+fn clear(entries: &[AtomicU64]) {
+    let (chunks, rest) = entries.as_chunks::<UNROLLED>();
+    chunks.iter().for_each(|chunk| chunk.iter().for_each(|entry| store(entry, 0)));
+    rest.iter().for_each(|entry| store(entry, 0));
 }

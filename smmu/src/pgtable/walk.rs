@@ -3,6 +3,7 @@
 use core::cell::Cell;
 use core::fmt;
 
+use super::quick::{self, Errand, QuickPlace};
 use super::tables::{Place, Visit};
 use super::{Access, MemoryType, PageTable};
 use crate::addr::{Iova, PhysAddr};
@@ -103,18 +104,43 @@ pub(super) fn translation(level: u8, shift: u32, leaf: Leaf, iova: Iova) -> Tran
 
 /// What a descent for `iova` found.
 #[inline(always)]
-fn translate(format: Format, place: &Place<'_>, iova: Iova) -> Option<Translation> {
+fn translate(format: Format, level: u8, shift: u32, raw: u64, iova: Iova) -> Option<Translation> {
     // It is no table, and nobody writes a reserved descriptor here.
-    let leaf = (place.raw & 1 == 1).then(|| format.decode_leaf(place.shift, place.raw))?;
-    Some(translation(place.level, place.shift, leaf, iova))
+    let leaf = (raw & 1 == 1).then(|| format.decode_leaf(shift, raw))?;
+    Some(translation(level, shift, leaf, iova))
 }
 
 impl<P: Platform> Visit<'_, P> {
     /// What `iova` is translated to by tables of whatever size.
     #[inline(never)]
     fn translate(self, iova: Iova) -> Option<Translation> {
-        let format = self.table.format;
-        translate(format, &self.descend(self.table.offset(iova))?, iova)
+        let (table, offset) = (self.table, self.table.offset(iova));
+        if !table.is_input(offset, 1) {
+            return None;
+        }
+        let place = self.descend(offset)?;
+        translate(table.format, place.level, place.shift, place.raw, iova)
+    }
+}
+
+/// What is to be looked up.
+#[derive(Clone, Copy)]
+struct Lookup {
+    iova: Iova,
+}
+
+impl<'t, P: Platform> Errand<'t, P> for Lookup {
+    type Output = Option<Translation>;
+
+    #[inline(always)]
+    fn at(self, visit: Visit<'t, P>, place: QuickPlace<'t>) -> Option<Translation> {
+        let format = Format { granule: Granule::K4, ..visit.table.format };
+        translate(format, place.level, quick::shift(place.level), place.raw, self.iova)
+    }
+
+    #[inline(always)]
+    fn elsewhere(self, visit: Visit<'t, P>) -> Option<Translation> {
+        visit.translate(self.iova)
     }
 }
 
@@ -122,15 +148,7 @@ impl<P: Platform> PageTable<P> {
     /// What `iova` is translated to, or `None` if it is not mapped.
     #[must_use]
     pub fn walk(&self, iova: Iova) -> Option<Translation> {
-        let offset = self.offset(iova);
-        if !self.is_input(offset, 1) {
-            return None;
-        }
-        let visit = self.visit();
-        match visit.descend_quickly(offset) {
-            Some(place) => translate(Format { granule: Granule::K4, ..self.format }, &place, iova),
-            None => visit.translate(iova),
-        }
+        self.visit().quickly(self.offset(iova), Lookup { iova })
     }
 
     /// The descriptors that a walk for `iova` meets, for people to read.

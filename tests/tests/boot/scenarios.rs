@@ -1,8 +1,10 @@
 //! Scenarios that show one thing each.
 
+use std::path::Path;
+
 use qemu::machine::{Gic, Machine};
 use qemu::outcome::Outcome;
-use qemu::scenario::SCENARIOS;
+use qemu::scenario::{SCENARIOS, Scenario};
 
 use crate::boot::{Boot, demo_machine};
 
@@ -45,6 +47,28 @@ fn a_missing_invalidation_is_seen() {
     booted.assert_shows("\ninvalidated: the device's write is stopped");
     // Edu's, and only once the SMMU had forgotten the translation.
     assert_eq!(booted.log.events(), [("SMMU_EVT_F_TRANSLATION", 0x18)].into());
+}
+
+/// The most instructions that map, unmap and lookup may take, by row. They are counted, and so the same on every machine; but
+/// what the compiler makes of the same source differs by a few when something else in the kernel changes.
+const PAGE_TABLE_ROWS: [(&str, [u64; 3]); 4] =
+    [("4k", [100, 100, 80]), ("16x4k", [200, 220, 80]), ("512x4k", [2600, 3000, 80]), ("2m", [90, 90, 74])];
+
+#[test]
+fn page_tables_take_no_more_instructions_than_they_may() {
+    let scenario = Scenario::by_name("bench-page-tables").unwrap();
+    let booted = Boot::new(scenario.name, scenario.machine(Path::new(""))).run();
+    booted.assert_outcome(Outcome::Success);
+    let rows: Vec<_> = booted.records("pgtable");
+    assert_eq!(rows.len(), PAGE_TABLE_ROWS.len());
+    for (record, (row, most)) in rows.iter().zip(PAGE_TABLE_ROWS) {
+        assert_eq!(record["row"], row);
+        booted.assert_shows(&format!("\n{row} "));
+        for (operation, most) in ["map", "unmap", "lookup"].into_iter().zip(most) {
+            let found = record[operation].as_u64().unwrap();
+            assert!((20..=most).contains(&found), "{row}: {operation} takes {found} instructions, not {most}");
+        }
+    }
 }
 
 #[test]
