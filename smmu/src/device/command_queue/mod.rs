@@ -258,6 +258,8 @@ impl<P: Platform> CommandQueue<P> {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn clean_slots(&self, control: &Control<P>, range: &Range<u64>) {
         for position in range.clone() {
             self.memory.clean(self.slot(position) * WORDS, WORDS);
