@@ -25,6 +25,8 @@ fn slow(features: u32, log2_commands: u32) -> (&'static TestPlatform, Arc<FakeSm
     fake.set(IDR1, fake.get(IDR1) & !(0x1f << 21) | log2_commands << 21);
     let smmu = bring_up(platform, &fake).unwrap();
     fake.delay_commands(3);
+    // Those who wait for a message look many times: let that be no long time, under Miri either.
+    platform.set_nanoseconds_per_relax(100_000);
     platform.journal();
     (platform, fake, smmu)
 }
