@@ -102,7 +102,8 @@
         clippy::panic,
         clippy::indexing_slicing,
         clippy::unreachable,
-        clippy::todo
+        clippy::todo,
+        clippy::unimplemented
     )
 )]
 

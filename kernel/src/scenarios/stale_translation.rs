@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use smmu::addr::{Iova, Vmid};
-use smmu::arch::attributes::{AddressSize, Granule, HardwareUpdate, WalkAttributes};
+use smmu::arch::attributes::{AddressSize, Granule, HardwareUpdate};
 use smmu::arch::context_descriptor::{ContextDescriptor, Stage1Context};
 use smmu::arch::stream_table::{Stage1Stream, StreamTableEntry};
 use smmu::device::{ContextTable, Smmu, StaleRange, TranslationTag};
@@ -121,9 +121,9 @@ impl Space {
         if !features.stage1() {
             return Err("this SMMU has no stage 1".into());
         }
-        let coherent = features.coherent();
-        let walk = if coherent { WalkAttributes::COHERENT } else { WalkAttributes::NON_COHERENT };
-        let config = TableConfig { coherent, ..TableConfig::new(Stage::Stage1, Granule::K4, 39, 44) };
+        let walk = features.walk_attributes();
+        let config =
+            TableConfig { coherent: features.coherent(), ..TableConfig::new(Stage::Stage1, Granule::K4, 39, 44) };
         let table = PageTable::new(&PLATFORM, &config).map_err(|error| error.to_string())?;
         let asid = smmu.take_asid().map_err(|error| error.to_string())?;
         let vmid = Vmid::new(0);

@@ -53,9 +53,8 @@ impl<P: Platform> Smmu<P> {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Command`] with `AtcInvSync` if the device does not obey, [`DeviceError::Suspended`] if
-    /// it could not be told, or any other. Then it may still use what it
-    /// has cached, while the stream's entry permits ATS.
+    /// [`DeviceError::Command`] with `AtcInvSync` if the device does not obey, [`DeviceError::Suspended`] if it could not be
+    /// told, or any other. Then it may still use what it has cached, while the stream's entry permits ATS.
     pub fn flush_atc(&self, stream: StreamId, entry: &StreamTableEntry) -> Result<(), DeviceError> {
         if !entry.ats_enabled() {
             return Ok(());

@@ -6,7 +6,7 @@ use tock_registers::LocalRegisterCopy;
 
 use super::DeviceError;
 use super::control::Control;
-use crate::arch::attributes::{AddressSize, Granule};
+use crate::arch::attributes::{AddressSize, Granule, WalkAttributes};
 use crate::arch::registers::{AIDR, IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IIDR};
 use crate::platform::Platform;
 
@@ -106,6 +106,13 @@ impl Features {
     #[must_use]
     pub fn coherent(&self) -> bool {
         self.coherent
+    }
+
+    /// How the SMMU is to read translation tables and context descriptors, so that it sees what the CPU has written:
+    /// STE.S1CIR, S1COR and S1CSH, CD.IR0, OR0 and SH0, STE.S2IR0, S2OR0 and S2SH0.
+    #[must_use]
+    pub fn walk_attributes(&self) -> WalkAttributes {
+        if self.coherent { WalkAttributes::COHERENT } else { WalkAttributes::NON_COHERENT }
     }
 
     /// Size of an ASID in bits: 8 or 16 (IDR0.ASID16).

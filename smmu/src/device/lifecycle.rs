@@ -97,8 +97,9 @@ impl<P: Platform> Smmu<P> {
     /// # Errors
     ///
     /// [`DeviceError::Suspended`], [`DeviceError::Closed`] or [`DeviceError::HandedOver`] if it does not run.
-    /// [`DeviceError::Busy`] if somebody else does not finish with it, and [`DeviceError::Timeout`] for GBPA if it would let everything pass once it is off: then it goes on as it was. Any other
-    /// means that it did not do as it was told, and has been closed.
+    /// [`DeviceError::Busy`] if somebody else does not finish with it, and [`DeviceError::Timeout`] for GBPA if it would let
+    /// everything pass once it is off: then it goes on as it was. Any other means that it did not do as it was told, and has
+    /// been closed.
     pub fn suspend(&self) -> Result<(), DeviceError> {
         self.begin()?;
         if let Err(error) = bring_up::abort(&self.control) {

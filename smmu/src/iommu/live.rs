@@ -9,10 +9,10 @@ use lock_api::Mutex;
 use super::Device;
 use super::fwspec::Phandle;
 use crate::addr::{StreamId, Vmid};
-use crate::arch::attributes::{AddressSize, HardwareUpdate, WalkAttributes};
+use crate::arch::attributes::{AddressSize, HardwareUpdate};
 use crate::arch::context_descriptor::{ContextDescriptor, Stage1Context};
 use crate::arch::stream_table::{Eats, Shcfg, Stage1Stream, Stage2Stream, StreamTableEntry};
-use crate::device::{AtcTarget, ContextTable, DeviceError, Features, Smmu, TranslationTag};
+use crate::device::{AtcTarget, ContextTable, DeviceError, Smmu, TranslationTag};
 use crate::pgtable::{PageTable, Stage};
 use crate::platform::Platform;
 
@@ -57,7 +57,7 @@ impl<P: Platform> Live<P> {
 
     fn stage1(table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
         let features = smmu.features();
-        let walk = walk_attributes(features);
+        let walk = features.walk_attributes();
         let asid = smmu.take_asid()?;
         // VMID 0 is never given to a virtual machine: it tags the streams that have none.
         let vmid = Vmid::new(0);
@@ -94,7 +94,7 @@ impl<P: Platform> Live<P> {
             sl0: table.sl0(),
             granule: table.config().granule,
             output_size: output_size(table),
-            walk: walk_attributes(features),
+            walk: features.walk_attributes(),
             hardware_update: HardwareUpdate::None,
             access_flag_fault_disabled: false,
             protected_walk: true,
@@ -111,11 +111,6 @@ impl<P: Platform> Live<P> {
 
 fn output_size<P: Platform>(table: &PageTable<P>) -> AddressSize {
     AddressSize::holding(table.config().output_bits).unwrap_or(AddressSize::Bits48)
-}
-
-/// How an SMMU walks tables and reads descriptors.
-fn walk_attributes(features: &Features) -> WalkAttributes {
-    if features.coherent() { WalkAttributes::COHERENT } else { WalkAttributes::NON_COHERENT }
 }
 
 impl<P: Platform> Clone for Presence<P> {

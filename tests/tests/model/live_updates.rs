@@ -116,7 +116,7 @@ impl World {
     }
 
     fn walk(&self) -> WalkAttributes {
-        if self.smmu.features().coherent() { WalkAttributes::COHERENT } else { WalkAttributes::NON_COHERENT }
+        self.smmu.features().walk_attributes()
     }
 
     /// Entries of every kind, by what they make of the target.

@@ -67,7 +67,7 @@ impl Structures {
     /// Makes them all for an SMMU.
     pub(super) fn new(smmu: &Smmu<Kernel>) -> Result<Self, String> {
         let features = smmu.features();
-        let walk = if features.coherent() { WalkAttributes::COHERENT } else { WalkAttributes::NON_COHERENT };
+        let walk = features.walk_attributes();
         let asid = smmu.take_asid().map_err(|error| error.to_string())?;
         let vmid = smmu.take_vmid().map_err(|error| error.to_string())?;
         let identity_vmid = smmu.take_vmid().map_err(|error| error.to_string())?;

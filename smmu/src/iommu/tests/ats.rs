@@ -21,6 +21,14 @@ fn caching_device(system: &System) -> Arc<Device> {
     device
 }
 
+/// Maps one page, and says where.
+fn map_one_page(attachment: &Attachment<TestPlatform>) -> Iova {
+    let iova = Iova::new(0x4000_0000);
+    let physical = PhysAddr::new(0x9000_1000);
+    attachment.domain().map(iova, physical, 0x1000, Access::ReadWrite, MemoryType::WriteBack).unwrap();
+    iova
+}
+
 #[test]
 fn r19_caches_are_emptied_before_an_entry_comes_and_before_it_goes() {
     let system = system();
@@ -58,11 +66,7 @@ fn r19_a_device_that_may_not_use_ats_does_not() {
 fn r31_instances_with_and_without_ats_each_get_their_own() {
     let system = system();
     let attachment = system.configured(&caching_device(&system));
-    let iova = Iova::new(0x4000_0000);
-    attachment
-        .domain()
-        .map(iova, PhysAddr::new(0x9000_1000), 0x1000, Access::ReadWrite, MemoryType::WriteBack)
-        .unwrap();
+    let iova = map_one_page(&attachment);
     system.platform.journal();
     attachment.domain().unmap(iova, 0x1000).unwrap();
     let at_a = [CMD_TLBI_NH_VA, CMD_SYNC, CMD_ATC_INV, CMD_SYNC];
@@ -112,11 +116,7 @@ fn r27_nothing_that_fails_leaks_an_identifier() {
 fn a_smmu_that_does_not_answer_at_all_is_closed() {
     let system = system();
     let attachment = system.configured(&caching_device(&system));
-    let iova = Iova::new(0x4000_0000);
-    attachment
-        .domain()
-        .map(iova, PhysAddr::new(0x9000_1000), 0x1000, Access::ReadWrite, MemoryType::WriteBack)
-        .unwrap();
+    let iova = map_one_page(&attachment);
     system.a.fake.on_command(|[word, _]| if word & 0xff == CMD_ATC_INV { Outcome::Stuck } else { Outcome::Done });
     let error = attachment.domain().unmap(iova, 0x1000).unwrap_err();
     assert!(matches!(error, crate::iommu::UnmapError::Invalidation(DeviceError::Timeout { .. })), "{error}");
