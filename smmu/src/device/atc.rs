@@ -34,15 +34,13 @@ impl<P: Platform> Smmu<P> {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Suspended`] also if they were carried out but for the devices: the SMMU ignores CMD_ATC_INV while SMMUEN
-    /// is 0 (IHI 0070, 4.5.1), and for a moment on the way to sleep and back its queue takes commands all the same.
+    /// [`DeviceError::Suspended`] unless the SMMU runs. It ignores CMD_ATC_INV while SMMUEN is 0 (IHI 0070, 4.5.1), and for a
+    /// moment on the way to sleep and back its queue takes commands all the same.
     pub(super) fn run_with_atcs(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), DeviceError> {
-        let pauses = self.commands.pauses();
-        self.lifecycle.check_running()?;
+        // It does not go to sleep meanwhile. It may be closed.
+        let _held = self.lifecycle.hold_running()?;
         self.run(commands)?;
-        self.lifecycle.check_running()?;
-        // It runs, but may have slept in between.
-        if self.commands.pauses() == pauses { Ok(()) } else { Err(DeviceError::Suspended) }
+        self.lifecycle.check_ours()
     }
 
     /// Makes a device forget all that it may have cached under a stream table entry, whatever the substream, and returns when

@@ -3,7 +3,7 @@
 use core::mem;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::control::Deadline;
+use super::control::wait_until;
 use super::entry_table::{EntryTable, Level1Descriptor};
 use super::live_entry::{Interrupted, LiveEntry};
 use super::{DeviceError, Smmu};
@@ -156,19 +156,13 @@ impl<P: Platform> ContextTable<P> {
 
     /// Waits until no other CPU is changing the table, and keeps others from it.
     fn claim(&self, substream: SubstreamId) -> Result<(), DeviceError> {
-        let deadline = Deadline::start(self.platform);
-        loop {
-            let missed = deadline.missed(self.platform);
-            match self.state.compare_exchange(IDLE, CHANGING, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Ok(()),
-                Err(STUCK) => return Err(DeviceError::ContextStuck { substream }),
-                Err(_) => {}
-            }
-            if let Some(waited) = missed {
-                return Err(DeviceError::ContextBusy { substream, waited });
-            }
-            self.platform.relax();
-        }
+        let claim = || match self.state.compare_exchange(IDLE, CHANGING, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => Some(Ok(())),
+            Err(STUCK) => Some(Err(DeviceError::ContextStuck { substream })),
+            Err(_) => None,
+        };
+        let busy = |waited| Err(DeviceError::ContextBusy { substream, waited });
+        wait_until(self.platform, claim).unwrap_or_else(busy)
     }
 }
 

@@ -32,6 +32,22 @@ impl Deadline {
     }
 }
 
+/// Looks for something that hardware or another CPU has to do, until it is there; or, in the error, for how long in vain.
+pub(super) fn wait_until<P: Platform, T>(platform: &P, mut look: impl FnMut() -> Option<T>) -> Result<T, Duration> {
+    let deadline = Deadline::start(platform);
+    loop {
+        // The clock is read before the look: a CPU that was held up in between still looks once more.
+        let missed = deadline.missed(platform);
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        if let Some(waited) = missed {
+            return Err(waited);
+        }
+        platform.relax();
+    }
+}
+
 /// The CR0 fields that this driver sets or must see cleared.
 const CR0_KNOWN: u32 = CR0::SMMUEN::SET.value
     | CR0::PRIQEN::SET.value
@@ -156,16 +172,8 @@ impl<P: Platform> Control<P> {
         mask: u32,
         expected: u32,
     ) -> Result<(), DeviceError> {
-        let deadline = Deadline::start(self.platform);
-        loop {
-            // The clock is read before the register: a thread that was held up in between still looks once more.
-            let missed = deadline.missed(self.platform);
-            let result = self.check(register, mask, expected, missed.unwrap_or_default());
-            if result.is_ok() || missed.is_some() {
-                return result;
-            }
-            self.platform.relax();
-        }
+        let waited = wait_until(self.platform, || self.check(register, mask, expected, Duration::ZERO).ok());
+        waited.or_else(|waited| self.check(register, mask, expected, waited))
     }
 
     /// Looks once whether the bits of `register` under `mask` equal `expected`, after having `waited` for it.

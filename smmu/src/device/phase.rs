@@ -6,7 +6,7 @@
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use super::DeviceError;
-use super::control::Deadline;
+use super::control::wait_until;
 use crate::platform::Platform;
 
 /// Where an SMMU is in its life.
@@ -141,17 +141,8 @@ impl Lifecycle {
 
     /// Waits until nobody holds the registers. The phase does not permit it any more.
     pub(super) fn wait_for_users<P: Platform>(&self, platform: &P) -> Result<(), DeviceError> {
-        let deadline = Deadline::start(platform);
-        loop {
-            let missed = deadline.missed(platform);
-            if self.users.load(Ordering::SeqCst) == 0 {
-                return Ok(());
-            }
-            if let Some(waited) = missed {
-                return Err(DeviceError::Busy { waited });
-            }
-            platform.relax();
-        }
+        let gone = || (self.users.load(Ordering::SeqCst) == 0).then_some(());
+        wait_until(platform, gone).map_err(|waited| DeviceError::Busy { waited })
     }
 
     /// Whether the registers are another owner's.

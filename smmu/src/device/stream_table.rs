@@ -1,6 +1,6 @@
 //! The stream table: which StreamIDs it covers, and who has which (IHI 0070, 3.3 and 5.1).
 
-use super::control::Deadline;
+use super::control::wait_until;
 use super::entry_table::{EntryTable, Level1Descriptor};
 use super::live_entry::{Interrupted, LiveEntry};
 use super::{DeviceError, Features};
@@ -109,25 +109,19 @@ impl<P: Platform> StreamTable<P> {
 
     /// Claims an attached stream, or one of the boot policy's, to change its entry. Waits while another CPU is doing that.
     pub(super) fn reclaim(&self, stream: StreamId) -> Result<Slot<'_, P>, DeviceError> {
+        wait_until(self.platform, || self.try_reclaim(stream).transpose())
+            .unwrap_or_else(|waited| Err(DeviceError::StreamBusy { stream, waited }))
+    }
+
+    /// The same unless another CPU is changing the entry at this moment.
+    fn try_reclaim(&self, stream: StreamId) -> Result<Option<Slot<'_, P>>, DeviceError> {
         let not_attached = DeviceError::StreamNotAttached { stream };
-        let deadline = Deadline::start(self.platform);
-        loop {
-            let missed = deadline.missed(self.platform);
-            let entry = self.find(stream)?.ok_or(not_attached)?;
-            match Owner::of(&StreamTableEntry::from_words(entry.load())) {
-                Owner::Nobody => return Err(not_attached),
-                Owner::Stuck => return Err(DeviceError::StreamStuck { stream }),
-                Owner::Changing => {}
-                former @ (Owner::Attached | Owner::Boot) => {
-                    if let Some(slot) = Slot::claim(entry, former) {
-                        return Ok(slot);
-                    }
-                }
-            }
-            if let Some(waited) = missed {
-                return Err(DeviceError::StreamBusy { stream, waited });
-            }
-            self.platform.relax();
+        let entry = self.find(stream)?.ok_or(not_attached)?;
+        match Owner::of(&StreamTableEntry::from_words(entry.load())) {
+            Owner::Nobody => Err(not_attached),
+            Owner::Stuck => Err(DeviceError::StreamStuck { stream }),
+            Owner::Changing => Ok(None),
+            former @ (Owner::Attached | Owner::Boot) => Ok(Slot::claim(entry, former)),
         }
     }
 

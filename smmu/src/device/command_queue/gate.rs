@@ -1,13 +1,13 @@
 //! Whether the queue takes commands, and how to see that nobody is at it any more.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lock_api::Mutex;
 
 use super::CommandQueue;
 use crate::arch::command::CommandError;
 use crate::device::DeviceError;
-use crate::device::control::{Control, Deadline};
+use crate::device::control::{Control, wait_until};
 use crate::device::global_error::GlobalErrors;
 use crate::platform::Platform;
 
@@ -20,8 +20,6 @@ pub(super) struct Gate<P: Platform> {
     halted: AtomicBool,
     /// How many wait for space, and read CMDQ_CONS without having reserved anything.
     waiting: AtomicUsize,
-    /// How often commands began to be refused.
-    pauses: AtomicU64,
 }
 
 /// Somebody who waits for space, as long as it lives.
@@ -35,12 +33,7 @@ impl Drop for Waiting<'_> {
 
 impl<P: Platform> Gate<P> {
     pub(super) const fn new() -> Self {
-        Self {
-            refusal: Mutex::new(None),
-            halted: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
-            pauses: AtomicU64::new(0),
-        }
+        Self { refusal: Mutex::new(None), halted: AtomicBool::new(false), waiting: AtomicUsize::new(0) }
     }
 
     /// Begins to wait for space, unless commands are refused.
@@ -71,13 +64,7 @@ impl<P: Platform> CommandQueue<P> {
         if *refusal != Some(DeviceError::Closed) {
             *refusal = Some(reason);
         }
-        self.gate.pauses.fetch_add(1, Ordering::AcqRel);
         self.reservations.shut();
-    }
-
-    /// How often the queue has been paused. Who finds the same number twice knows that it was not in between.
-    pub(in crate::device) fn pauses(&self) -> u64 {
-        self.gate.pauses.load(Ordering::Acquire)
     }
 
     /// Takes commands again, unless the queue was closed or has halted.
@@ -117,16 +104,8 @@ impl<P: Platform> CommandQueue<P> {
 
     /// Waits until nobody is sending commands or waiting for them. The queue is paused.
     pub(super) fn wait_for_senders(&self, control: &Control<P>) -> Result<(), DeviceError> {
-        let deadline = Deadline::start(control.platform());
-        loop {
-            let missed = deadline.missed(control.platform());
-            if self.gate.waiting.load(Ordering::Acquire) == 0 && self.reservations.is_idle() {
-                return Ok(());
-            }
-            if let Some(waited) = missed {
-                return Err(self.stuck(control, self.reservations.published(), waited));
-            }
-            control.platform().relax();
-        }
+        let is_idle = || self.gate.waiting.load(Ordering::Acquire) == 0 && self.reservations.is_idle();
+        wait_until(control.platform(), || is_idle().then_some(()))
+            .map_err(|waited| self.stuck(control, self.reservations.published(), waited))
     }
 }

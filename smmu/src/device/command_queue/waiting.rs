@@ -8,7 +8,7 @@ use super::CommandQueue;
 use crate::arch::command::CommandError;
 use crate::arch::registers::{CMDQ_CONS, CMDQ_PROD};
 use crate::device::DeviceError;
-use crate::device::control::{Control, Deadline};
+use crate::device::control::{Control, Deadline, wait_until};
 use crate::device::global_error::GlobalErrors;
 use crate::platform::Platform;
 
@@ -31,24 +31,30 @@ impl<P: Platform> CommandQueue<P> {
         count: u64,
         together: bool,
     ) -> Result<Range<u64>, DeviceError> {
-        let deadline = Deadline::start(control.platform());
-        loop {
-            let missed = deadline.missed(control.platform());
-            let consumed = self.look(control)?;
-            self.reservations.consumed_to(consumed.count);
-            let least = if together { count } else { count.min(self.reservations.free()).max(1) };
-            if let Some(range) = self.reservations.reserve(least) {
-                return Ok(range);
-            }
-            self.get_on(control, errors, consumed)?;
-            if self.reservations.is_shut() {
-                self.gate.check()?;
-            }
-            if let Some(waited) = missed {
-                return Err(self.stuck(control, self.reservations.published(), waited));
-            }
-            control.platform().relax();
+        let found =
+            wait_until(control.platform(), || self.look_for_space(control, errors, count, together).transpose());
+        found.unwrap_or_else(|waited| Err(self.stuck(control, self.reservations.published(), waited)))
+    }
+
+    /// Reserves positions if there are any to be had at this moment.
+    fn look_for_space(
+        &self,
+        control: &Control<P>,
+        errors: &GlobalErrors<P>,
+        count: u64,
+        together: bool,
+    ) -> Result<Option<Range<u64>>, DeviceError> {
+        let consumed = self.look(control)?;
+        self.reservations.consumed_to(consumed.count);
+        let least = if together { count } else { count.min(self.reservations.free()).max(1) };
+        if let Some(range) = self.reservations.reserve(least) {
+            return Ok(Some(range));
         }
+        self.get_on(control, errors, consumed)?;
+        if self.reservations.is_shut() {
+            self.gate.check()?;
+        }
+        Ok(None)
     }
 
     /// Waits until everything in `range` is consumed. If its last command is a CMD_SYNC, everything is also complete.
