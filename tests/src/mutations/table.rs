@@ -98,6 +98,12 @@ pub const MUTATIONS: &[Mutation] = &[
         edits: &[("self.retired.load(Ordering::Acquire) == self.reserved()", "true")],
     },
     Mutation {
+        name: "sleep-before-devices",
+        breaks: "The SMMU falls asleep, and ignores commands to devices, while they are on their way",
+        file: "smmu/src/device/atc.rs",
+        edits: &[("let _held = self.lifecycle.hold_running()?;", "self.lifecycle.check_running()?;")],
+    },
+    Mutation {
         name: "cfgi-before-switch-dropped",
         breaks: "No CMD_CFGI between what is prepared of an entry and the switch",
         file: LIVE_ENTRY,

@@ -174,6 +174,21 @@ fn devices_that_cannot_be_told_are_quarantined() {
 }
 
 #[test]
+fn r38_an_smmu_does_not_fall_asleep_before_devices_have_been_told() {
+    let (platform, fake, smmu) = with_ats();
+    let smmu = Arc::new(smmu);
+    let at_work = Arc::downgrade(&smmu);
+    fake.on_command(move |[word, _]| {
+        let others = at_work.upgrade().unwrap().lifecycle.wait_for_users(platform);
+        assert!(word & 0xff != CMD_ATC_INV || matches!(others, Err(DeviceError::Busy { .. })), "{others:?}");
+        Outcome::Done
+    });
+    assert_eq!(invalidate(&smmu, &[target(0x11, None)]), Ok(Vec::new()));
+    fake.on_command(|_| Outcome::Done);
+    assert_eq!(smmu.lifecycle.wait_for_users(platform), Ok(()));
+}
+
+#[test]
 fn r38_a_device_that_does_not_obey_hides_no_error_of_the_smmu() {
     let (_, fake, smmu) = with_ats();
     let mut ignored = false;
