@@ -1,7 +1,10 @@
 //! Context descriptor tables: what a stage-1 stream table entry points at (IHI 0070, 5.3 and 5.4).
 
 use core::mem;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use arrayvec::ArrayVec;
+use lock_api::Mutex;
 
 use super::control::wait_until;
 use super::entry_table::{EntryTable, Level1Descriptor};
@@ -26,12 +29,8 @@ const LOG2_SMALL_LEAVES_MAX: u8 = 15;
 /// log2 of the contexts in a large leaf table, 64 KiB. 2^20 contexts then have a first level of 8 KiB.
 const LOG2_LARGE_LEAF: u8 = 10;
 
-/// Nobody is changing a table.
-const IDLE: u8 = 0;
-/// A CPU is changing a context.
-const CHANGING: u8 = 1;
-/// The SMMU did not confirm a change.
-const STUCK: u8 = 2;
+/// Most contexts of one table that are changed at the same time.
+const CHANGES_MAX: usize = 32;
 
 /// The address spaces of one stream of an SMMU, or of several that share them: a context descriptor for each SubstreamID. Leaf
 /// tables are made on demand and never moved.
@@ -47,7 +46,22 @@ pub struct ContextTable<P: Platform> {
     commands: PhysAddr,
     contexts: EntryTable<P, L1ContextDescriptor>,
     format: S1Fmt,
-    state: AtomicU8,
+    /// The contexts that a CPU is changing at this moment.
+    changing: Mutex<P::Lock, ArrayVec<SubstreamId, CHANGES_MAX>>,
+    /// Whether the SMMU did not confirm a change.
+    is_stuck: AtomicBool,
+}
+
+/// A context in the hands of the one CPU that may change it, as long as this lives.
+pub(super) struct Claim<'a, P: Platform> {
+    table: &'a ContextTable<P>,
+    substream: SubstreamId,
+}
+
+impl<P: Platform> Drop for Claim<'_, P> {
+    fn drop(&mut self) {
+        self.table.changing.lock().retain(|substream| *substream != self.substream);
+    }
 }
 
 impl Level1Descriptor for L1ContextDescriptor {
@@ -100,7 +114,9 @@ impl<P: Platform> ContextTable<P> {
             S1Fmt::TwoLevel64K => Some(LOG2_LARGE_LEAF),
         };
         let contexts = EntryTable::new(platform, log2_contexts, split, smmu.features.coherent())?;
-        Ok(Self { platform, commands: smmu.commands.physical(), contexts, format, state: AtomicU8::new(IDLE) })
+        let commands = smmu.commands.physical();
+        let (changing, is_stuck) = (Mutex::new(ArrayVec::new_const()), AtomicBool::new(false));
+        Ok(Self { platform, commands, contexts, format, changing, is_stuck })
     }
 
     /// Where the SMMU finds the table.
@@ -132,11 +148,20 @@ impl<P: Platform> ContextTable<P> {
     ///
     /// [`DeviceError::SubstreamOutOfRange`].
     pub fn context(&self, substream: SubstreamId) -> Result<ContextDescriptor, DeviceError> {
-        if !self.contexts.covers(substream.get()) {
-            return Err(self.out_of_range(substream));
-        }
-        let entry = self.contexts.find(substream.get());
+        let entry = self.find(substream)?;
         Ok(entry.map_or(ContextDescriptor::INVALID, |entry| ContextDescriptor::from_words(entry.load())))
+    }
+
+    /// The entry of a substream, unless its leaf table does not exist.
+    fn find(&self, substream: SubstreamId) -> Result<Option<LiveEntry<'_, P>>, DeviceError> {
+        self.check_range(substream)?;
+        Ok(self.contexts.find(substream.get()))
+    }
+
+    /// The entry of a substream, whose leaf table is made if it does not exist.
+    fn make(&self, substream: SubstreamId) -> Result<Option<LiveEntry<'_, P>>, DeviceError> {
+        self.check_range(substream)?;
+        Ok(self.contexts.make(substream.get())?)
     }
 
     /// Bytes of DMA memory in use.
@@ -150,19 +175,27 @@ impl<P: Platform> ContextTable<P> {
         self.contexts.keep();
     }
 
-    fn out_of_range(&self, substream: SubstreamId) -> DeviceError {
-        DeviceError::SubstreamOutOfRange { substream, log2_contexts: self.log2_contexts() }
+    fn check_range(&self, substream: SubstreamId) -> Result<(), DeviceError> {
+        if self.contexts.covers(substream.get()) {
+            return Ok(());
+        }
+        Err(DeviceError::SubstreamOutOfRange { substream, log2_contexts: self.log2_contexts() })
     }
 
-    /// Waits until no other CPU is changing the table, and keeps others from it.
-    fn claim(&self, substream: SubstreamId) -> Result<(), DeviceError> {
-        let claim = || match self.state.compare_exchange(IDLE, CHANGING, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Some(Ok(())),
-            Err(STUCK) => Some(Err(DeviceError::ContextStuck { substream })),
-            Err(_) => None,
-        };
-        let busy = |waited| Err(DeviceError::ContextBusy { substream, waited });
-        wait_until(self.platform, claim).unwrap_or_else(busy)
+    /// Waits until no other CPU is changing this context, and keeps others from it.
+    pub(super) fn claim(&self, substream: SubstreamId) -> Result<Claim<'_, P>, DeviceError> {
+        wait_until(self.platform, || self.try_claim(substream).transpose())
+            .unwrap_or_else(|waited| Err(DeviceError::ContextBusy { substream, waited }))
+    }
+
+    fn try_claim(&self, substream: SubstreamId) -> Result<Option<Claim<'_, P>>, DeviceError> {
+        let mut changing = self.changing.lock();
+        // Looked at under the lock: whoever had this context before has said so by now.
+        if self.is_stuck.load(Ordering::Relaxed) {
+            return Err(DeviceError::ContextStuck { substream });
+        }
+        let is_free = !changing.contains(&substream) && changing.try_push(substream).is_ok();
+        Ok(is_free.then(|| Claim { table: self, substream }))
     }
 }
 
@@ -181,9 +214,9 @@ impl<P: Platform> Smmu<P> {
     /// # Errors
     ///
     /// [`DeviceError::ContextOfAnother`] if the table was made for another SMMU, [`DeviceError::SubstreamOutOfRange`],
-    /// [`DeviceError::OutOfDmaMemory`], or [`DeviceError::ContextBusy`] if another CPU is changing the table; nothing has
-    /// changed then. [`DeviceError::ContextStuck`] if the SMMU does not answer: keep what
-    /// both contexts point at. After any other error the old context is in force, or none.
+    /// [`DeviceError::OutOfDmaMemory`], or [`DeviceError::ContextBusy`] if another CPU is changing the same context; nothing
+    /// has changed then. [`DeviceError::ContextStuck`] if the SMMU does not answer: keep what both contexts point at. After
+    /// any other error the old context is in force, or none.
     pub fn set_context(
         &self,
         table: &ContextTable<P>,
@@ -197,14 +230,14 @@ impl<P: Platform> Smmu<P> {
         if !streams.is_empty() {
             self.lifecycle.check_running()?;
         }
-        if !context.is_valid() && !table.context(substream)?.is_valid() {
-            return Ok(());
-        }
-        let entry = table.contexts.make(substream.get())?.ok_or_else(|| table.out_of_range(substream))?;
-        table.claim(substream)?;
+        let made = if context.is_valid() { table.make(substream) } else { table.find(substream) };
+        // A leaf that does not exist has nothing to clear.
+        let Some(entry) = made? else { return Ok(()) };
+        let _claim = table.claim(substream)?;
         let result = self.change_context(&entry, streams, substream, context);
-        let is_stuck = matches!(result, Err(DeviceError::ContextStuck { .. }));
-        table.state.store(if is_stuck { STUCK } else { IDLE }, Ordering::Release);
+        if matches!(result, Err(DeviceError::ContextStuck { .. })) {
+            table.is_stuck.store(true, Ordering::Relaxed);
+        }
         result
     }
 

@@ -109,7 +109,7 @@ pub enum DeviceError {
         /// log2 of the contexts that the table has.
         log2_contexts: u8,
     },
-    /// Another CPU is changing a context of the same table, and does not get done.
+    /// Another CPU is changing the same context, or dozens are changing others of its table, and they do not get done.
     ContextBusy {
         /// The SubstreamID.
         substream: SubstreamId,
@@ -241,7 +241,7 @@ impl fmt::Display for DeviceError {
             }
             Self::ContextBusy { substream, waited } => write!(
                 f,
-                "another CPU has been changing the table that SubstreamID {substream} is in for {} ms; try again",
+                "another CPU has been changing the context of SubstreamID {substream} for {} ms; try again",
                 waited.as_millis()
             ),
             Self::ContextStuck { substream } => write!(

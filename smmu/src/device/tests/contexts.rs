@@ -276,23 +276,27 @@ fn cpus_that_change_contexts_of_one_table_take_turns() {
 }
 
 #[test]
-fn who_comes_second_to_a_table_does_not_wait_for_ever() {
+fn who_comes_second_to_a_context_does_not_wait_for_ever() {
     let setup = with_substreams(IDR0_LINEAR, 4);
     let table = Arc::new(live(&setup, 4));
     let (_, fake, smmu) = setup;
     let smmu = Arc::new(smmu);
-    let set = |smmu: &Smmu<_>, table: &ContextTable<_>, substream| {
-        smmu.set_context(table, &STREAMS, SubstreamId::new(substream), &context(1))
+    let set = |smmu: &Smmu<_>, table: &ContextTable<_>, substream, context| {
+        smmu.set_context(table, &STREAMS, SubstreamId::new(substream), &context)
     };
     let (second, its_table) = (Arc::clone(&smmu), Arc::clone(&table));
     // While the first CPU's command is under way, for ever as far as the second one can tell.
     fake.on_command(move |_| {
-        let busy = set(&second, &its_table, 1);
-        assert!(matches!(busy, Err(DeviceError::ContextBusy { .. })), "{busy:?}");
+        // Even what is invalid as yet is not cleared by saying so.
+        for wanted in [context(1), ContextDescriptor::INVALID] {
+            let busy = set(&second, &its_table, 2, wanted);
+            assert!(matches!(busy, Err(DeviceError::ContextBusy { .. })), "{busy:?}");
+        }
+        assert!(its_table.claim(SubstreamId::new(1)).is_ok(), "its neighbours are free");
         Outcome::Done
     });
-    set(&smmu, &table, 2).unwrap();
+    set(&smmu, &table, 2, context(1)).unwrap();
     fake.on_command(|_| Outcome::Done);
-    set(&smmu, &table, 1).unwrap();
+    set(&smmu, &table, 1, context(1)).unwrap();
     STREAMS.iter().for_each(|&stream| smmu.detach(stream).unwrap());
 }
