@@ -64,6 +64,12 @@ impl TlbiRanges {
         };
         Self { next: first, remaining_pages, granule, leaf, ttl }
     }
+
+    /// How many commands are still to come.
+    #[must_use]
+    pub fn commands(&self) -> u64 {
+        self.remaining_pages.div_ceil(MAX_PAGES)
+    }
 }
 
 /// The level hint that the SMMU accepts for leaves of `level` at `start`, or 0 for none: a misaligned address would
@@ -217,6 +223,9 @@ mod tests {
     #[test]
     fn all_of_64_bits_needs_few_commands() {
         assert_eq!(ranges(0, u64::MAX, Granule::K4, PAGES).len(), 1 << 16);
+        for (size_bytes, commands) in [(0, 0), (1, 1), (1 << 48, 1), ((1 << 48) + 1, 2), (u64::MAX, 1 << 16)] {
+            assert_eq!(TlbiRanges::new(Iova::new(0), size_bytes, Granule::K4, PAGES).commands(), commands);
+        }
         assert_eq!(ranges(0, 1 << 48, Granule::K4, PAGES).len(), 1);
     }
 

@@ -8,8 +8,8 @@ use crate::arch::command::{Command, CommandError, Completion, TlbiAddress};
 use crate::arch::range::{AtcSpan, Stale, TlbiRanges};
 use crate::platform::Platform;
 
-/// Beyond this many entries, dropping everything under the tag is cheaper than naming each one.
-const SINGLE_COMMANDS_MAX: u64 = 64;
+/// Beyond this many commands, dropping everything under the tag is cheaper.
+const COMMANDS_MAX: u64 = 64;
 /// The level of pages.
 const LAST_LEVEL: u8 = 3;
 
@@ -99,7 +99,10 @@ impl TlbInvalidations {
         let StaleRange { start, size_bytes, granule, stale } = *range;
         let scopes = match tag {
             TranslationTag::Nested { .. } => Scopes::All(true),
-            _ if by_range => Scopes::Ranges(TlbiRanges::new(start, size_bytes, granule, stale)),
+            _ if by_range => {
+                let ranges = TlbiRanges::new(start, size_bytes, granule, stale);
+                if ranges.commands() > COMMANDS_MAX { Scopes::All(true) } else { Scopes::Ranges(ranges) }
+            }
             _ => Scopes::entries(range),
         };
         Self { tag, scopes }
@@ -119,7 +122,7 @@ impl Scopes {
         let first = start.align_down(entry_bytes);
         let end = start.get().saturating_add(size_bytes);
         let remaining = end.saturating_sub(first.get()).div_ceil(entry_bytes);
-        if remaining > SINGLE_COMMANDS_MAX {
+        if remaining > COMMANDS_MAX {
             return Self::All(true);
         }
         Self::Entries { next: Some(first), entry_bytes, remaining, leaf }

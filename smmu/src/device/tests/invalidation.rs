@@ -78,6 +78,20 @@ fn r30_beyond_a_few_pages_everything_goes() {
 }
 
 #[test]
+fn r30_ranges_beyond_all_measure_go_with_everything() {
+    // A command covers 2^48 bytes of 4 KiB pages: 64 of them 2^54.
+    let commands = invalidate(RIL, STAGE1, &range(0, 1 << 54, PAGES));
+    assert_eq!(commands.len(), 65);
+    assert!(commands.iter().take(64).all(|[word, _]| word & 0xff == CMD_TLBI_NH_VA), "{commands:#x?}");
+    for (start, size_bytes) in [(0, (1 << 54) + 1), (0x4000_0000, u64::MAX)] {
+        let commands = invalidate(RIL, STAGE1, &range(start, size_bytes, PAGES));
+        assert_eq!(commands, [[CMD_TLBI_NH_ASID | ASID, 0], SYNC], "{size_bytes:#x}");
+    }
+    let commands = invalidate(RIL, STAGE2, &range(0, u64::MAX, Stale::TablesAndLeaves));
+    assert_eq!(commands, [[CMD_TLBI_S12_VMALL | VMID, 0], SYNC]);
+}
+
+#[test]
 fn blocks_take_one_command_each() {
     let blocks = invalidate(NO_RIL, STAGE1, &range(0x4020_0000, 3 << 21, Stale::Leaves { level: Some(2) }));
     let command = |address: u64| [CMD_TLBI_NH_VA | ASID, address | 1];
