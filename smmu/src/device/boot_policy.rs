@@ -5,7 +5,7 @@ use core::fmt;
 use super::stream_table::{Owner, StreamTable};
 use super::{DeviceError, Smmu};
 use crate::addr::StreamId;
-use crate::arch::stream_table::{Shcfg, StreamTableEntry};
+use crate::arch::stream_table::StreamTableEntry;
 use crate::platform::Platform;
 
 /// What becomes of DMA when the driver takes the SMMU over.
@@ -99,7 +99,7 @@ impl<P: Platform> Smmu<P> {
 
     /// Lets streams pass untranslated, before translation is switched on.
     pub(super) fn bypass(&self, streams: &[StreamId]) -> Result<(), DeviceError> {
-        let entry = StreamTableEntry::bypass(Shcfg::UseIncoming);
+        let entry = StreamTableEntry::bypass(self.features.incoming_shareability());
         streams.iter().try_for_each(|stream| self.streams.preset(*stream, &entry))
     }
 }

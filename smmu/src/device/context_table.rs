@@ -15,7 +15,7 @@ use crate::arch::attributes::WalkAttributes;
 use crate::arch::command::Command;
 use crate::arch::context_descriptor::{ContextDescriptor, L1ContextDescriptor};
 use crate::arch::entry_update::EntryUpdate;
-use crate::arch::stream_table::{S1Fmt, Stage1Stream};
+use crate::arch::stream_table::{S1Fmt, Shcfg, Stage1Stream};
 use crate::platform::{OutOfDmaMemory, Platform};
 
 /// Largest linear table where there are two levels: 2^6 contexts, one page.
@@ -46,6 +46,8 @@ pub struct ContextTable<P: Platform> {
     commands: PhysAddr,
     contexts: EntryTable<P, L1ContextDescriptor>,
     format: S1Fmt,
+    /// What the entries of its streams say.
+    shareability: Shcfg,
     /// The contexts that a CPU is changing at this moment.
     changing: Mutex<P::Lock, ArrayVec<SubstreamId, CHANGES_MAX>>,
     /// Whether the SMMU did not confirm a change.
@@ -114,9 +116,9 @@ impl<P: Platform> ContextTable<P> {
             S1Fmt::TwoLevel64K => Some(LOG2_LARGE_LEAF),
         };
         let contexts = EntryTable::new(platform, log2_contexts, split, smmu.features.coherent())?;
-        let commands = smmu.commands.physical();
+        let (commands, shareability) = (smmu.commands.physical(), smmu.features.incoming_shareability());
         let (changing, is_stuck) = (Mutex::new(ArrayVec::new_const()), AtomicBool::new(false));
-        Ok(Self { platform, commands, contexts, format, changing, is_stuck })
+        Ok(Self { platform, commands, contexts, format, shareability, changing, is_stuck })
     }
 
     /// Where the SMMU finds the table.
@@ -138,6 +140,7 @@ impl<P: Platform> ContextTable<P> {
         Stage1Stream {
             format: self.format,
             log2_contexts: self.log2_contexts(),
+            shareability: self.shareability,
             ..Stage1Stream::with_one_context(self.physical(), walk)
         }
     }

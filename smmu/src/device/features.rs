@@ -8,6 +8,7 @@ use super::DeviceError;
 use super::control::Control;
 use crate::arch::attributes::{AddressSize, Granule, WalkAttributes};
 use crate::arch::registers::{AIDR, IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IIDR};
+use crate::arch::stream_table::Shcfg;
 use crate::platform::Platform;
 
 /// What every register reads as when nothing answers.
@@ -209,6 +210,13 @@ impl Features {
     #[must_use]
     pub fn attribute_override(&self) -> bool {
         self.idr1.is_set(IDR1::ATTR_TYPES_OVR)
+    }
+
+    /// STE.SHCFG of a stream whose transactions keep the shareability that they come with: "use incoming", or 0 where the
+    /// field is RES0 and they always do (IHI 0070, 5.2).
+    #[must_use]
+    pub fn incoming_shareability(&self) -> Shcfg {
+        if self.attribute_override() { Shcfg::UseIncoming } else { Shcfg::NonShareable }
     }
 
     /// Range invalidation and level hints (IDR3.RIL).

@@ -11,7 +11,7 @@ use super::fwspec::Phandle;
 use crate::addr::{StreamId, Vmid};
 use crate::arch::attributes::{AddressSize, HardwareUpdate};
 use crate::arch::context_descriptor::{ContextDescriptor, Stage1Context};
-use crate::arch::stream_table::{Eats, Shcfg, Stage1Stream, Stage2Stream, StreamTableEntry};
+use crate::arch::stream_table::{Eats, Stage1Stream, Stage2Stream, StreamTableEntry};
 use crate::device::{AtcTarget, ContextTable, DeviceError, Smmu, TranslationTag};
 use crate::pgtable::{PageTable, Stage};
 use crate::platform::Platform;
@@ -79,6 +79,7 @@ impl<P: Platform> Live<P> {
         let entry = StreamTableEntry::stage1(&Stage1Stream {
             stall_disabled: features.stall_optional(),
             vmid,
+            shareability: features.incoming_shareability(),
             ..Stage1Stream::with_one_context(context.physical(), walk)
         });
         Ok(Self { smmu: Arc::clone(smmu), tag, entry, context: Some(context) })
@@ -102,7 +103,7 @@ impl<P: Platform> Live<P> {
             stall: false,
             force_write_back: false,
             ats: Eats::Off,
-            shareability: Shcfg::UseIncoming,
+            shareability: features.incoming_shareability(),
             merge_events: false,
         });
         Ok(Self { smmu: Arc::clone(smmu), tag: TranslationTag::Stage2 { vmid }, entry, context: None })

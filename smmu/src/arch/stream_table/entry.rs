@@ -91,7 +91,7 @@ impl StreamTableEntry {
         Self::configured(Config::Abort)
     }
 
-    /// Transactions pass untranslated. `shareability` should be [`Shcfg::UseIncoming`].
+    /// Transactions pass untranslated. `shareability` should be what they came with.
     #[must_use]
     pub fn bypass(shareability: Shcfg) -> Self {
         let mut entry = Self::configured(Config::Bypass);

@@ -76,8 +76,9 @@ pub enum Eats {
     SplitStage = 2,
 }
 
-/// STE.SHCFG: the shareability that a transaction takes with it where stage 1 does not decide. Anything but
-/// `UseIncoming` needs IDR1.ATTR_TYPES_OVR.
+/// STE.SHCFG: the shareability that a transaction takes with it where stage 1 does not decide. Without IDR1.ATTR_TYPES_OVR the
+/// field is RES0 and transactions keep what they came with
+/// ([`Features::incoming_shareability`](crate::device::Features::incoming_shareability)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Shcfg {
     /// Non-shareable.

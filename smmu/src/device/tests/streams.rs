@@ -7,6 +7,7 @@ use super::*;
 use crate::addr::{PhysAddr, StreamId};
 use crate::arch::command::CommandError;
 use crate::arch::stream_table::StreamTableEntry;
+use crate::device::ContextTable;
 
 /// Where the software's bits are in word 1.
 pub(super) const STATE: u64 = 0xf << 20;
@@ -292,5 +293,21 @@ fn r22_of_many_who_want_a_stream_one_gets_it() {
         let view = View::new(platform, &fake, true);
         assert!((0..3).all(|low| view.entry((round << 8 | low).into()) == Some(entry().words())));
         assert_eq!(platform.blocks(), blocks + round as usize + 1);
+    }
+}
+
+#[test]
+fn shareability_is_not_overridden() {
+    // IDR1 without and with ATTR_TYPES_OVR; STE.SHCFG.
+    for (idr1, shcfg) in [(0x0273_0010, 0), (0x0a73_0010, 1 << 44)] {
+        let platform = TestPlatform::leaked();
+        let fake = FakeSmmu::new(platform, "A");
+        fake.set(IDR1, idr1);
+        let stream = StreamId::new(5);
+        let smmu = Smmu::bring_up(platform, Arc::clone(&fake), true, BootPolicy::Bypass(&[stream])).unwrap();
+        let bypass = smmu.stream_table_entry(stream).unwrap().words()[1];
+        let contexts = ContextTable::with_substreams(&smmu, 0).unwrap();
+        let stage1 = StreamTableEntry::stage1(&contexts.stage1_stream(smmu.features().walk_attributes())).words()[1];
+        assert_eq!([bypass, stage1].map(|word| word & 3 << 44), [shcfg; 2]);
     }
 }
