@@ -36,12 +36,13 @@ unsafe impl Platform for Kernel {
         unsafe { dma::free(block) }
     }
 
-    fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
-        NonNull::new(physical.get() as *mut u8).unwrap_or(NonNull::dangling())
+    unsafe fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
+        // SAFETY: it is in memory by the caller's promise, and there is none at 0.
+        unsafe { NonNull::new_unchecked(physical.get() as *mut u8) }
     }
 
     fn foreign(&self, physical: PhysAddr, size_bytes: usize) -> Option<NonNull<u8>> {
-        crate::memory::is_inherited(physical, size_bytes).then(|| self.pointer(physical))
+        NonNull::new(physical.get() as *mut u8).filter(|_| crate::memory::is_inherited(physical, size_bytes))
     }
 
     fn physical(&self, pointer: NonNull<u8>) -> Option<PhysAddr> {

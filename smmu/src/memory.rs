@@ -131,22 +131,23 @@ impl<P: Platform> LinkedMemory<P> {
 
     /// The words of a linked block.
     pub(crate) fn words(&self, physical: PhysAddr) -> &[AtomicU64] {
-        let start = self.platform.pointer(physical).cast();
-        // SAFETY: by the type's invariant this is a block from `allocate`, valid until it is unlinked and freed.
+        // SAFETY: by the type's invariant this is a block from `allocate`.
+        let start = unsafe { self.platform.pointer(physical) }.cast();
+        // SAFETY: as above; it is valid until it is unlinked and freed.
         unsafe { core::slice::from_raw_parts(start.as_ptr(), self.block_bytes / 8) }
     }
 
     /// The same memory, if every block has `N` words: with a length that is known when the code is compiled, an index into
     /// a block can be seen to lie inside it.
-    #[inline]
-    pub(crate) fn arrays<const N: usize>(&self) -> Option<LinkedArrays<'_, P, N>> {
-        (self.block_bytes == N * size_of::<u64>()).then_some(LinkedArrays(self))
+    pub(crate) fn arrays<const N: usize>(&self) -> Option<LinkedArrays<P, N>> {
+        (self.block_bytes == N * size_of::<u64>()).then_some(LinkedArrays { platform: self.platform })
     }
 
     /// Takes a block back that nothing reaches any more; dropping it frees it.
     pub(crate) fn unlink(&self, physical: PhysAddr) -> DmaMemory<P> {
         let block = DmaBlock {
-            pointer: self.platform.pointer(physical),
+            // SAFETY: by the type's invariant this is a block from `allocate`.
+            pointer: unsafe { self.platform.pointer(physical) },
             physical,
             size_bytes: self.block_bytes,
             alignment_bytes: self.block_bytes,
@@ -156,14 +157,18 @@ impl<P: Platform> LinkedMemory<P> {
 }
 
 /// [`LinkedMemory`] whose blocks have `N` words.
-pub(crate) struct LinkedArrays<'m, P: Platform, const N: usize>(&'m LinkedMemory<P>);
+#[derive(Debug)]
+pub(crate) struct LinkedArrays<P: Platform, const N: usize> {
+    platform: &'static P,
+}
 
-impl<'m, P: Platform, const N: usize> LinkedArrays<'m, P, N> {
+impl<P: Platform, const N: usize> LinkedArrays<P, N> {
     /// The words of a linked block.
     #[inline]
-    pub(crate) fn words(&self, physical: PhysAddr) -> &'m [AtomicU64; N] {
-        let start = self.0.platform.pointer(physical).cast();
-        // SAFETY: as for `LinkedMemory::words`; `LinkedMemory::arrays` has compared the length.
+    pub(crate) fn words(&self, physical: PhysAddr) -> &[AtomicU64; N] {
+        // SAFETY: as for `LinkedMemory::words`.
+        let start = unsafe { self.platform.pointer(physical) }.cast();
+        // SAFETY: likewise; `LinkedMemory::arrays` has compared the length.
         unsafe { start.as_ref() }
     }
 }

@@ -93,7 +93,11 @@ pub unsafe trait Platform: Sync + 'static {
     unsafe fn free(&self, block: DmaBlock);
 
     /// Where the CPU sees memory that [`allocate`](Self::allocate) returned, or any byte inside it.
-    fn pointer(&self, physical: PhysAddr) -> NonNull<u8>;
+    ///
+    /// # Safety
+    ///
+    /// `physical` is in such memory, which has not been freed.
+    unsafe fn pointer(&self, physical: PhysAddr) -> NonNull<u8>;
 
     /// Where the CPU sees `size_bytes` bytes at `physical`, which a former owner of an SMMU left in memory for it: stream
     /// tables and context descriptors, to be adopted ([`BootPolicy::Adopt`](crate::device::BootPolicy::Adopt)). `None` if

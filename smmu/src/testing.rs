@@ -172,8 +172,9 @@ impl TestPlatform {
 
     /// The word at `physical` as a device sees it that snoops the CPU's caches.
     pub(crate) fn snooped_word(&self, physical: PhysAddr) -> u64 {
-        let pointer = self.pointer(physical).cast::<AtomicU64>();
-        // SAFETY: it is in a block, whose words are only ever reached as atomics.
+        // SAFETY: it is in a block, or else this panics.
+        let pointer = unsafe { self.pointer(physical) }.cast::<AtomicU64>();
+        // SAFETY: likewise; a block's words are only ever reached as atomics.
         unsafe { pointer.as_ref() }.load(Ordering::SeqCst)
     }
 
@@ -261,7 +262,7 @@ unsafe impl Platform for TestPlatform {
         unsafe { dealloc(freed.pointer.as_ptr(), freed.layout) }
     }
 
-    fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
+    unsafe fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
         let memory = self.lock();
         let (start, block) = memory.containing(physical);
         // SAFETY: `containing` has found the offset to be inside the block.

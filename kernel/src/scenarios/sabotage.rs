@@ -98,6 +98,8 @@ impl Sabotage {
 /// A word of memory that the driver has given its SMMU.
 fn word(physical: PhysAddr) -> &'static AtomicU64 {
     // SAFETY: the address was computed from what the driver wrote to registers of an SMMU that is up, so it is in DMA memory
-    // that stays allocated; the driver, too, takes it for an atomic word.
-    unsafe { PLATFORM.pointer(physical).cast().as_ref() }
+    // that stays allocated.
+    let pointer = unsafe { PLATFORM.pointer(physical) }.cast();
+    // SAFETY: as above; the driver, too, takes it for an atomic word.
+    unsafe { pointer.as_ref() }
 }

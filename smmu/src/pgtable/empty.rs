@@ -23,8 +23,9 @@ use super::{EmptyTables, MapError};
 use crate::addr::PhysAddr;
 use crate::platform::Platform;
 
-/// Stands where a leaf will be, so that its table is not empty. To a walker it is an invalid descriptor.
-pub(super) const RESERVED: u64 = 0b10;
+/// Stands where a leaf will be, so that its table is not empty. To a walker it is an invalid descriptor. Bit 1 is clear, as in
+/// all that are: above the last level it is set for tables alone.
+pub(super) const RESERVED: u64 = 0b100;
 
 // Bits 11:2 and 58:51 of a table descriptor are ignored (Arm ARM, D8.3.1).
 

@@ -79,7 +79,7 @@ impl<'t, P: Platform> Visit<'t, P> {
     fn map_pages(
         self,
         entries: &'t [AtomicU64],
-        offset: u64,
+        iova: Iova,
         physical: u64,
         size_bytes: u64,
         bits: u64,
@@ -94,13 +94,13 @@ impl<'t, P: Platform> Visit<'t, P> {
             table.platform.write_barrier();
             return Ok(());
         }
-        self.map_parts(offset, physical, size_bytes, bits)
+        self.map_parts(iova, physical, size_bytes, bits)
     }
 
     /// Maps any range, with the attributes that `bits` are.
     #[inline(never)]
-    fn map_parts(self, offset: u64, physical: u64, size_bytes: u64, bits: u64) -> Result<(), MapError> {
-        let (table, whole) = (self.table, Span { iova: offset, physical, size_bytes });
+    fn map_parts(self, iova: Iova, physical: u64, size_bytes: u64, bits: u64) -> Result<(), MapError> {
+        let (table, whole) = (self.table, Span { iova: self.table.offset(iova), physical, size_bytes });
         if !table.is_mappable(&whole) {
             return Err(table.why_unmappable(&whole));
         }
@@ -119,7 +119,7 @@ impl<'t, P: Platform> Visit<'t, P> {
 /// What is to be mapped, with which attributes.
 #[derive(Clone, Copy)]
 struct Mapping {
-    offset: u64,
+    iova: Iova,
     physical: u64,
     size_bytes: u64,
     bits: u64,
@@ -130,9 +130,9 @@ impl<'t, P: Platform> Errand<'t, P> for Mapping {
 
     #[inline(always)]
     fn at(self, visit: Visit<'t, P>, place: QuickPlace<'t>) -> Result<(), MapError> {
-        let Self { offset, physical, size_bytes, bits } = self;
+        let Self { iova, physical, size_bytes, bits } = self;
         let table = visit.table;
-        if place.raw & 1 != 0 || !place.aligns(offset | physical) {
+        if place.raw & 1 != 0 || !place.aligns(iova.get() | physical) {
             return self.elsewhere(visit);
         }
         if size_bytes == place.bytes() && physical < table.output_bytes {
@@ -143,14 +143,14 @@ impl<'t, P: Platform> Errand<'t, P> for Mapping {
             return Ok(());
         }
         if place.begins_run(size_bytes) {
-            return visit.map_pages(place.cover(size_bytes), offset, physical, size_bytes, bits);
+            return visit.map_pages(place.cover(size_bytes), iova, physical, size_bytes, bits);
         }
         self.elsewhere(visit)
     }
 
     #[inline(always)]
     fn elsewhere(self, visit: Visit<'t, P>) -> Result<(), MapError> {
-        visit.map_parts(self.offset, self.physical, self.size_bytes, self.bits)
+        visit.map_parts(self.iova, self.physical, self.size_bytes, self.bits)
     }
 }
 
@@ -172,8 +172,7 @@ impl<P: Platform> PageTable<P> {
         memory: MemoryType,
     ) -> Result<(), MapError> {
         let bits = self.leaves.of(permissions.into(), memory).bits();
-        let offset = self.offset(iova);
-        self.visit().quickly(offset, Mapping { offset, physical: physical.get(), size_bytes, bits })
+        self.visit().quickly(iova, Mapping { iova, physical: physical.get(), size_bytes, bits })
     }
 
     /// Whether the first entry of `place` is free to become the leaf that `span` starts with.

@@ -48,6 +48,7 @@ use crate::arch::descriptor::{Format, LeafKinds};
 use crate::memory::DmaMemory;
 use crate::platform::Platform;
 use geometry::Geometry;
+use quick::ShortWay;
 use tables::{TableList, Tables, Visit};
 
 /// A page table, empty at first.
@@ -57,7 +58,10 @@ use tables::{TableList, Tables, Visit};
 /// may leak.
 ///
 /// Dropping it frees all tables: no STE or CD may point at it then, nor any TLB or walk cache remember it.
+// In this order: see `Tables`.
+#[repr(C)]
 pub struct PageTable<P: Platform> {
+    tables: Tables<P>,
     platform: &'static P,
     config: TableConfig,
     format: Format,
@@ -70,10 +74,8 @@ pub struct PageTable<P: Platform> {
     /// How many bytes there are input addresses for, and output addresses.
     input_bytes: u64,
     output_bytes: u64,
-    /// Where the short way starts, if there is one.
-    quick_start: u8,
+    short_way: ShortWay<P>,
     root: DmaMemory<P>,
-    tables: Tables<P>,
     kept: AtomicBool,
 }
 
@@ -90,6 +92,7 @@ impl<P: Platform> PageTable<P> {
         let geometry = Geometry::new(config)?;
         let root_bytes = geometry.root_bytes();
         let root = DmaMemory::allocate(platform, root_bytes, root_bytes)?;
+        let tables = Tables::new(platform, config.granule);
         let table = Self {
             platform,
             config: *config,
@@ -100,9 +103,9 @@ impl<P: Platform> PageTable<P> {
             first_address: config.half.first_address(config.input_bits),
             input_bytes: 1 << config.input_bits,
             output_bytes: 1 << config.output_bits,
-            quick_start: quick::quick_start(config, geometry),
+            short_way: ShortWay::new(config, geometry, tables.memory().arrays()),
+            tables,
             root,
-            tables: Tables::new(platform, config.granule),
             kept: AtomicBool::new(false),
         };
         // Not even the zeroes have reached memory yet.

@@ -8,7 +8,8 @@ use core::sync::atomic::AtomicU64;
 
 use super::geometry::Geometry;
 use super::tables::{Visit, load};
-use super::{EmptyTables, TableConfig};
+use super::{EmptyTables, Half, TableConfig};
+use crate::addr::Iova;
 use crate::arch::attributes::Granule;
 use crate::arch::descriptor::{Format, LAST_LEVEL, Stage};
 use crate::memory::LinkedArrays;
@@ -17,19 +18,31 @@ use crate::platform::Platform;
 /// Entries of a table of 4 KiB.
 const ENTRIES: usize = 512;
 
-/// Says that there is no short way: not a level at which walks start.
-pub(super) const NO_SHORT_WAY: u8 = LAST_LEVEL;
+/// The level at which the short way starts, the first one, and the tables that it leads through.
+pub(super) enum ShortWay<P: Platform> {
+    /// From level 0, and offsets are addresses: what most page tables are.
+    Lower(LinkedArrays<P, ENTRIES>),
+    From0(LinkedArrays<P, ENTRIES>),
+    From1(LinkedArrays<P, ENTRIES>),
+    From2(LinkedArrays<P, ENTRIES>),
+    /// There is none.
+    None,
+}
 
-/// The level at which the short way starts: the first one, if a change takes nothing but stores to entries. The first table
-/// has no entries then but for input addresses.
-pub(super) fn quick_start(config: &TableConfig, geometry: Geometry) -> u8 {
-    let TableConfig { granule, coherent, empty_tables, contiguous, .. } = *config;
-    let is_quick = granule == Granule::K4
-        && coherent
-        && empty_tables == EmptyTables::KeepOneLevel
-        && !contiguous
-        && geometry.root_is_full();
-    if is_quick { geometry.start_level } else { NO_SHORT_WAY }
+impl<P: Platform> ShortWay<P> {
+    /// There is one if a change takes nothing but stores to entries, and the first table has no entries but for input
+    /// addresses.
+    pub(super) fn new(config: &TableConfig, geometry: Geometry, tables: Option<LinkedArrays<P, ENTRIES>>) -> Self {
+        let TableConfig { coherent, empty_tables, contiguous, half, .. } = *config;
+        let is_quick = coherent && empty_tables == EmptyTables::KeepOneLevel && !contiguous && geometry.root_is_full();
+        match (geometry.start_level, tables) {
+            (0, Some(tables)) if is_quick && half == Half::Lower => Self::Lower(tables),
+            (0, Some(tables)) if is_quick => Self::From0(tables),
+            (1, Some(tables)) if is_quick => Self::From1(tables),
+            (2, Some(tables)) if is_quick => Self::From2(tables),
+            _ => Self::None,
+        }
+    }
 }
 
 /// Where the short way ends: at an entry that leads no further.
@@ -52,9 +65,11 @@ impl<'t> QuickPlace<'t> {
     /// The entry at `LEVEL` for an offset, in the table that this one, a level above, leads to, if it does.
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation, reason = "only the low bits are kept")]
-    fn below<const LEVEL: u8, P: Platform>(&self, tables: &LinkedArrays<'t, P, ENTRIES>, offset: u64) -> Option<Self> {
+    fn below<const LEVEL: u8, P: Platform>(&self, tables: &'t LinkedArrays<P, ENTRIES>, offset: u64) -> Option<Self> {
+        // No block has this bit, nor anything invalid that is written here (`RESERVED`, links).
+        let is_table = self.raw & 0b10 != 0;
         // The stage makes no difference to a table.
-        let next = Format::new(Stage::Stage1, Granule::K4).next_table(LEVEL - 1, self.raw)?;
+        let next = is_table.then(|| Format::new(Stage::Stage1, Granule::K4).table_address(self.raw))?;
         Self::at(tables.words(next), (offset >> shift(LEVEL)) as usize & (ENTRIES - 1), LEVEL)
     }
 
@@ -107,45 +122,50 @@ pub(super) trait Errand<'t, P: Platform>: Copy {
 impl<'t, P: Platform> Visit<'t, P> {
     /// Goes the short way for an errand, if there is one.
     #[inline(always)]
-    pub(super) fn quickly<E: Errand<'t, P>>(self, offset: u64, errand: E) -> E::Output {
-        if self.table.quick_start == 0 {
-            self.quickly_from::<0, E>(offset, errand)
-        } else {
-            self.start_below(offset, errand)
+    pub(super) fn quickly<E: Errand<'t, P>>(self, iova: Iova, errand: E) -> E::Output {
+        match &self.table.short_way {
+            ShortWay::Lower(tables) => self.quickly_from::<0, E>(tables, iova.get(), errand),
+            _ => self.start_elsewhere(iova, errand),
         }
     }
 
-    /// Likewise where walks start at another level.
+    /// Likewise where walks start at another level, or in the upper half.
     #[inline(never)]
-    fn start_below<E: Errand<'t, P>>(self, offset: u64, errand: E) -> E::Output {
-        match self.table.quick_start {
-            1 => self.quickly_from::<1, E>(offset, errand),
-            2 => self.quickly_from::<2, E>(offset, errand),
-            _ => errand.elsewhere(self),
+    fn start_elsewhere<E: Errand<'t, P>>(self, iova: Iova, errand: E) -> E::Output {
+        let offset = self.table.offset(iova);
+        match &self.table.short_way {
+            ShortWay::From0(tables) => self.quickly_from::<0, E>(tables, offset, errand),
+            ShortWay::From1(tables) => self.quickly_from::<1, E>(tables, offset, errand),
+            ShortWay::From2(tables) => self.quickly_from::<2, E>(tables, offset, errand),
+            ShortWay::Lower(_) | ShortWay::None => errand.elsewhere(self),
         }
     }
 
     /// The walk from a level that is known when this is compiled; written out, so that all levels and shifts are.
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation, reason = "an index beyond the first table stays one")]
-    fn quickly_from<const START: u8, E: Errand<'t, P>>(self, offset: u64, errand: E) -> E::Output {
-        let table = self.table;
-        let Some(tables) = table.tables.memory().arrays::<ENTRIES>() else { return errand.elsewhere(self) };
-        let Some(mut place) = QuickPlace::at(table.root.words(), (offset >> shift(START)) as usize, START) else {
+    fn quickly_from<const START: u8, E: Errand<'t, P>>(
+        self,
+        tables: &'t LinkedArrays<P, ENTRIES>,
+        offset: u64,
+        errand: E,
+    ) -> E::Output {
+        let root = self.table.root.words();
+        let Some(mut place) = QuickPlace::at(root, (offset >> shift(START)) as usize, START) else {
             return errand.elsewhere(self);
         };
         if START < 1 {
             // There are no blocks at level 0.
-            let Some(below) = place.below::<1, P>(&tables, offset) else { return errand.elsewhere(self) };
+            let Some(below) = place.below::<1, P>(tables, offset) else { return errand.elsewhere(self) };
             place = below;
         }
         if START < 2 {
-            let Some(below) = place.below::<2, P>(&tables, offset) else {
+            let Some(below) = place.below::<2, P>(tables, offset) else {
                 return errand.at(self, QuickPlace { level: 1, ..place });
             };
             place = below;
         }
-        let Some(below) = place.below::<3, P>(&tables, offset) else {
+        let Some(below) = place.below::<3, P>(tables, offset) else {
             return errand.at(self, QuickPlace { level: 2, ..place });
         };
         errand.at(self, QuickPlace { level: LAST_LEVEL, ..below })

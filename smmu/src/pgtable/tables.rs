@@ -1,22 +1,21 @@
 //! The memory of tables: finding it from descriptors, keeping it while somebody reads it, giving it back.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::PageTable;
+use super::empty::RESERVED;
 use super::geometry::Geometry;
+use super::unmapped::table_bytes;
 use crate::addr::PhysAddr;
 use crate::arch::attributes::Granule;
 use crate::arch::descriptor::{Format, LAST_LEVEL};
 use crate::memory::{LinkedArrays, LinkedMemory};
 use crate::platform::{OutOfDmaMemory, Platform};
 
-/// Reads a descriptor.
-///
-/// Sequentially consistent, which costs an `ldar`: it orders the read after [`Visit::new`], so that a visit which
-/// [`Tables::give_back`] did not count cannot find what was removed before.
+/// Reads a descriptor. If it leads to a table, what was written there before it was linked can be seen.
 #[inline]
 pub(super) fn load(entry: &AtomicU64) -> u64 {
-    u64::from_le(entry.load(Ordering::SeqCst))
+    u64::from_le(entry.load(Ordering::Acquire))
 }
 
 /// Writes a descriptor that leads to no table.
@@ -25,30 +24,46 @@ pub(super) fn store(entry: &AtomicU64, raw: u64) {
     entry.store(raw.to_le(), Ordering::Relaxed);
 }
 
-/// Writes a descriptor if it still is what was `seen`; says whether.
+/// Writes a descriptor if it still is what was `seen`; says whether. What is written to a table before it is linked so can
+/// be seen by whoever [finds](load) it.
 #[inline]
 pub(super) fn replace(entry: &AtomicU64, seen: u64, raw: u64) -> bool {
-    entry.compare_exchange(seen.to_le(), raw.to_le(), Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    entry.compare_exchange(seen.to_le(), raw.to_le(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }
 
+/// In [`Tables::visitors`]: there are tables that wait for the visitors to leave.
+const WAITING: u64 = 1;
+/// One visitor.
+const VISITOR: u64 = 2;
+
 /// The memory of all tables but the first, and who is using it.
+///
+/// The first field comes first in memory, and the whole first in a [`PageTable`]: whoever visits finds it without adding.
+#[repr(C)]
 pub(super) struct Tables<P: Platform> {
-    memory: LinkedMemory<P>,
-    /// How many methods are running: each may hold on to tables that are being removed.
-    visitors: AtomicUsize,
+    /// How many methods are running, each of which may hold on to tables that are being removed; and [`WAITING`].
+    ///
+    /// It is changed, and nothing else: so each change acquires what all before it released, and whoever has not been
+    /// counted when a removed table is given back comes later, and finds it removed.
+    visitors: AtomicU64,
     /// Removed tables that the SMMU has forgotten but a visitor may not have, as a [`TableList`].
     waiting: AtomicU64,
+    memory: LinkedMemory<P>,
+    arrays: Arrays<P>,
+}
+
+/// The same memory, by the granule's number of entries; one of them is there.
+struct Arrays<P: Platform> {
+    k4: Option<LinkedArrays<P, 512>>,
+    k16: Option<LinkedArrays<P, 2048>>,
+    k64: Option<LinkedArrays<P, 8192>>,
 }
 
 impl<P: Platform> Tables<P> {
     pub(super) fn new(platform: &'static P, granule: Granule) -> Self {
-        #[allow(clippy::cast_possible_truncation, reason = "at most 64 KiB")]
-        let table_bytes = granule.bytes() as usize;
-        Self {
-            memory: LinkedMemory::new(platform, table_bytes),
-            visitors: AtomicUsize::new(0),
-            waiting: AtomicU64::new(0),
-        }
+        let memory = LinkedMemory::new(platform, table_bytes(granule));
+        let arrays = Arrays { k4: memory.arrays(), k16: memory.arrays(), k64: memory.arrays() };
+        Self { visitors: AtomicU64::new(0), waiting: AtomicU64::new(0), memory, arrays }
     }
 
     /// Allocates a zeroed table.
@@ -64,13 +79,18 @@ impl<P: Platform> Tables<P> {
     /// Gives back removed tables that the SMMU has forgotten: now if nobody is visiting, or else as soon as a visitor
     /// leaves and finds itself the last.
     pub(super) fn give_back(&self, mut list: TableList) {
-        if self.visitors.load(Ordering::SeqCst) == 0 {
-            self.free_now(list);
-            return;
+        // Counted by a change that changes nothing, for the sake of what it acquires and releases.
+        while !list.is_empty() && self.visitors.fetch_or(0, Ordering::AcqRel) >= VISITOR {
+            while let Some(table) = list.pop(&self.memory) {
+                self.wait(table);
+            }
+            if self.visitors.fetch_or(WAITING, Ordering::AcqRel) >= VISITOR {
+                return;
+            }
+            // They all left before they could see that.
+            list = self.take_waiting();
         }
-        while let Some(table) = list.pop(&self.memory) {
-            self.wait(table);
-        }
+        self.free_now(list);
     }
 
     /// The memory that links between tables lead to.
@@ -84,7 +104,7 @@ impl<P: Platform> Tables<P> {
         let mut first = self.waiting.load(Ordering::Relaxed);
         loop {
             store(link, first);
-            match self.waiting.compare_exchange_weak(first, table.get(), Ordering::SeqCst, Ordering::Relaxed) {
+            match self.waiting.compare_exchange_weak(first, table.get(), Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(changed) => first = changed,
             }
@@ -102,14 +122,18 @@ impl<P: Platform> Tables<P> {
     #[cold]
     pub(super) fn free_waiting(&self) {
         // Taken before the visitors are counted: a table that is added later may have a visitor that is not seen here.
-        let first = self.waiting.swap(0, Ordering::SeqCst);
-        self.give_back(TableList { first });
+        self.give_back(self.take_waiting());
+    }
+
+    /// Takes what waits, and the mark first: whoever adds a table that is not taken here makes a new one.
+    fn take_waiting(&self) -> TableList {
+        self.visitors.fetch_and(!WAITING, Ordering::AcqRel);
+        TableList { first: self.waiting.swap(0, Ordering::AcqRel) }
     }
 }
 
-/// Bits that no link has, since tables are aligned, but every descriptor: each valid one, and
-/// [`RESERVED`](super::empty::RESERVED).
-const NO_LINK: u64 = 0b11;
+/// Bits that no link has, since tables are aligned, but every descriptor: each valid one, and [`RESERVED`].
+const NO_LINK: u64 = 1 | RESERVED;
 
 /// A list of tables that hangs together through their first words, and so needs no memory.
 ///
@@ -237,7 +261,7 @@ pub(super) struct Visit<'t, P: Platform> {
 impl<'t, P: Platform> Visit<'t, P> {
     #[inline(always)]
     pub(super) fn new(table: &'t PageTable<P>) -> Self {
-        table.tables.visitors.fetch_add(1, Ordering::SeqCst);
+        table.tables.visitors.fetch_add(VISITOR, Ordering::Acquire);
         Self { table }
     }
 
@@ -250,13 +274,13 @@ impl<'t, P: Platform> Visit<'t, P> {
     /// Likewise, but ends above a table already where `enter` does not want to go into it.
     #[inline(never)]
     pub(super) fn descend_through<'v>(&'v self, iova: u64, enter: impl Fn(&Place<'v>) -> bool) -> Option<Place<'v>> {
-        let memory = &self.table.tables.memory;
-        if let Some(tables) = memory.arrays::<512>() {
-            self.descend_in(&tables, iova, enter)
-        } else if let Some(tables) = memory.arrays::<2048>() {
-            self.descend_in(&tables, iova, enter)
+        let Arrays { k4, k16, k64 } = &self.table.tables.arrays;
+        if let Some(tables) = k4 {
+            self.descend_in(tables, iova, enter)
+        } else if let Some(tables) = k16 {
+            self.descend_in(tables, iova, enter)
         } else {
-            self.descend_in(&memory.arrays::<8192>()?, iova, enter)
+            self.descend_in(k64.as_ref()?, iova, enter)
         }
     }
 
@@ -264,7 +288,7 @@ impl<'t, P: Platform> Visit<'t, P> {
     #[inline(always)]
     fn descend_in<'v, const N: usize>(
         &'v self,
-        tables: &LinkedArrays<'v, P, N>,
+        tables: &'v LinkedArrays<P, N>,
         iova: u64,
         enter: impl Fn(&Place<'v>) -> bool,
     ) -> Option<Place<'v>> {
@@ -324,8 +348,7 @@ impl<P: Platform> Drop for Visit<'_, P> {
     #[inline(always)]
     fn drop(&mut self) {
         let tables = &self.table.tables;
-        let was_last = tables.visitors.fetch_sub(1, Ordering::SeqCst) == 1;
-        if tables.waiting.load(Ordering::Relaxed) != 0 && was_last {
+        if tables.visitors.fetch_sub(VISITOR, Ordering::Release) == VISITOR | WAITING {
             tables.free_waiting();
         }
     }

@@ -96,7 +96,6 @@ impl<'t, P: Platform> Errand<'t, P> for Unmapping {
     fn at(self, visit: Visit<'t, P>, place: QuickPlace<'t>) -> Self::Output {
         let Self { iova, size_bytes } = self;
         let table = visit.table;
-        // The base of the upper half is aligned to all that there are entries for.
         if place.raw & 1 == 0 || !place.aligns(iova.get()) {
             return self.elsewhere(visit);
         }
@@ -130,7 +129,7 @@ impl<P: Platform> PageTable<P> {
     ///
     /// [`RangeError`]; then nothing has changed.
     pub fn unmap(&self, iova: Iova, size_bytes: u64) -> Result<Unmapped<P>, RangeError> {
-        self.visit().quickly(self.offset(iova), Unmapping { iova, size_bytes })
+        self.visit().quickly(iova, Unmapping { iova, size_bytes })
     }
 
     /// A range that is within bounds and made of whole granules.

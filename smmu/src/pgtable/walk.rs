@@ -18,13 +18,19 @@ pub struct Translation {
     pub physical: PhysAddr,
     /// The level of the leaf: 3 for a page.
     pub level: u8,
-    /// Size of the page or block.
-    pub leaf_bytes: u64,
+    /// log2 of the size of the page or block in bytes.
+    pub leaf_log2_bytes: u8,
     /// What else the descriptor says.
     pub attributes: LeafAttributes,
 }
 
 impl Translation {
+    /// Size of the page or block in bytes.
+    #[must_use]
+    pub const fn leaf_bytes(&self) -> u64 {
+        1 << self.leaf_log2_bytes
+    }
+
     /// What an unprivileged transaction may do, as hardware enforces it; `None` for nothing.
     #[must_use]
     pub fn access(&self) -> Option<Access> {
@@ -40,7 +46,7 @@ impl Translation {
 
 impl fmt::Display for Translation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (level {}, {:#x} bytes", self.physical, self.level, self.leaf_bytes)?;
+        write!(f, "{} (level {}, {:#x} bytes", self.physical, self.level, self.leaf_bytes())?;
         match self.attributes.permissions() {
             Some(permissions) => write!(f, ", {permissions}")?,
             None => f.write_str(", no access")?,
@@ -96,10 +102,10 @@ impl fmt::Display for Walk {
 
 /// What `leaf`, found at `level` where an entry covers `1 << shift` bytes, makes of `iova`.
 #[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "less than 64")]
 pub(super) fn translation(level: u8, shift: u32, leaf: Leaf, iova: Iova) -> Translation {
-    let leaf_bytes = 1 << shift;
-    let physical = PhysAddr::new(leaf.physical.get() | (iova.get() & (leaf_bytes - 1)));
-    Translation { physical, level, leaf_bytes, attributes: leaf.attributes }
+    let physical = PhysAddr::new(leaf.physical.get() | (iova.get() & ((1 << shift) - 1)));
+    Translation { physical, level, leaf_log2_bytes: shift as u8, attributes: leaf.attributes }
 }
 
 /// What a descent for `iova` found.
@@ -148,7 +154,7 @@ impl<P: Platform> PageTable<P> {
     /// What `iova` is translated to, or `None` if it is not mapped.
     #[must_use]
     pub fn walk(&self, iova: Iova) -> Option<Translation> {
-        self.visit().quickly(self.offset(iova), Lookup { iova })
+        self.visit().quickly(iova, Lookup { iova })
     }
 
     /// The descriptors that a walk for `iova` meets, for people to read.

@@ -205,7 +205,7 @@ impl Checked<'_> {
         let access = if readable { Access::ReadWrite } else { access };
         let mut at = start;
         while at < start + bytes {
-            let leaf_bytes = self.table.walk(Iova::new(at)).expect("just mapped").leaf_bytes;
+            let leaf_bytes = self.table.walk(Iova::new(at)).expect("just mapped").leaf_bytes();
             assert_eq!((at | (to + (at - start))) % leaf_bytes, 0, "a leaf that is not aligned");
             assert!(at + leaf_bytes <= start + bytes, "a leaf larger than what was asked for");
             for iova in (at..at + leaf_bytes).step_by(self.page_bytes() as usize) {
@@ -275,8 +275,8 @@ impl Checked<'_> {
             physical: found.physical.get() - offset,
             access: found.access().expect("an access that was asked for"),
             memory: found.memory().expect("a type that was asked for"),
-            leaf_start: iova & !(found.leaf_bytes - 1),
-            leaf_bytes: found.leaf_bytes,
+            leaf_start: iova & !(found.leaf_bytes() - 1),
+            leaf_bytes: found.leaf_bytes(),
         };
         let expected = self.pages.get(&iova);
         assert_eq!(found.map(as_page).as_ref(), expected, "{iova:#x}\n{}", self.table.trace(Iova::new(iova)));

@@ -161,7 +161,7 @@ unsafe impl Platform for FuzzPlatform {
         }
     }
 
-    fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
+    unsafe fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
         self.memory().find(physical.get()).expect("an address in memory that is not freed").0
     }
 

@@ -160,7 +160,7 @@ unsafe impl Platform for ModelPlatform {
         }
     }
 
-    fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
+    unsafe fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
         let found = self.memory().pointer(physical.get());
         found.unwrap_or_else(|| {
             self.report(Law::Memory, format!("{physical} is not in memory, or was freed"));

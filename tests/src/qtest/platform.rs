@@ -68,8 +68,9 @@ unsafe impl Platform for QtestPlatform {
         let out = OutOfDmaMemory { size_bytes, alignment_bytes };
         let range = self.free().allocate_range_aligned(size_bytes as u64, alignment_bytes as u64).map_err(|_| out)?;
         let physical = PhysAddr::new(range.start);
-        let pointer = self.pointer(physical);
-        // SAFETY: the range is inside the mapping and nobody's yet.
+        // SAFETY: the range is inside the mapping.
+        let pointer = unsafe { self.pointer(physical) };
+        // SAFETY: likewise, and nobody's yet.
         unsafe { pointer.write_bytes(0, size_bytes) }
         Ok(DmaBlock { pointer, physical, size_bytes, alignment_bytes })
     }
@@ -79,7 +80,7 @@ unsafe impl Platform for QtestPlatform {
         self.free().free_range(start..start + block.size_bytes as u64);
     }
 
-    fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
+    unsafe fn pointer(&self, physical: PhysAddr) -> NonNull<u8> {
         let offset = physical.get().checked_sub(RAM_BASE).map(|offset| offset as usize);
         let Some(offset) = offset.filter(|&offset| offset < self.ram.len()) else {
             panic!("{physical} is not in the machine's memory")

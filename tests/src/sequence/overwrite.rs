@@ -57,9 +57,9 @@ impl<P: Platform> Hardware<P> {
 
     /// Words of the driver's stream table.
     fn words<const N: usize>(&self, physical: u64) -> &[AtomicU64; N] {
-        let pointer = self.platform.pointer(PhysAddr::new(physical)).cast();
-        // SAFETY: the stream table is memory of the platform, which lives while the SMMU is up, whole words, and reached
-        // only through atomics.
+        // SAFETY: the stream table is memory of the platform, which lives while the SMMU is up.
+        let pointer = unsafe { self.platform.pointer(PhysAddr::new(physical)) }.cast();
+        // SAFETY: as above; whole words, and reached only through atomics.
         unsafe { pointer.as_ref() }
     }
 

@@ -172,7 +172,14 @@ impl Format {
     #[must_use]
     pub const fn next_table(self, level: u8, raw: u64) -> Option<PhysAddr> {
         let is_table = level < LAST_LEVEL && raw & 0b11 == 0b11;
-        if is_table { Some(self.address(raw, self.granule.log2_bytes())) } else { None }
+        if is_table { Some(self.table_address(raw)) } else { None }
+    }
+
+    /// The address in a descriptor that is known to lead to a table.
+    #[inline(always)]
+    #[must_use]
+    pub const fn table_address(self, raw: u64) -> PhysAddr {
+        self.address(raw, self.granule.log2_bytes())
     }
 
     /// Decodes a descriptor found at `level`.

@@ -39,7 +39,7 @@ fn permissions_change_and_nothing_else_does() {
             assert_eq!(protect(&table, 2 * M, 2 * M, Access::Read), Ok(Some(Stale::Leaves { level: Some(2) })));
             assert_eq!(platform.barriers(), barriers + 1);
             let after = table.walk(Iova::new(2 * M)).unwrap();
-            assert_eq!((after.physical, after.leaf_bytes), (before.physical, before.leaf_bytes));
+            assert_eq!((after.physical, after.leaf_bytes()), (before.physical, before.leaf_bytes()));
             assert_eq!((after.access(), after.memory()), (Some(Access::Read), before.memory()));
             let raw = |iova| walk(platform, &table, iova).unwrap().raw;
             assert_eq!(raw(2 * M) ^ (2 * M), raw(0) ^ (1 << 7), "one bit");
@@ -202,7 +202,7 @@ fn addresses_of_52_bits_are_mapped_across_2_to_the_48() {
         let (last, block) = ((1 << 52) - (1 << 42), 1 << 42);
         table.map(Iova::new(last), PhysAddr::new(last), block, access, MemoryType::WriteBack).unwrap();
         let found = table.walk(Iova::new((1 << 52) - 1)).unwrap();
-        assert_eq!((found.physical.get(), found.leaf_bytes, found.level), ((1 << 52) - 1, block, 1));
+        assert_eq!((found.physical.get(), found.leaf_bytes(), found.level), ((1 << 52) - 1, block, 1));
         assert_eq!(walk(platform, &table, last).map(|found| found.physical), Some(last));
     }
 }

@@ -63,7 +63,7 @@ fn nothing_is_kept_that_the_mappings_do_not_need() {
                 table.free(unmapped);
                 assert_eq!(platform.blocks(), blocks);
                 map(&table, block, 0, block);
-                assert_eq!(table.walk(Iova::new(block)).unwrap().leaf_bytes, block);
+                assert_eq!(table.walk(Iova::new(block)).unwrap().leaf_bytes(), block);
                 table.free(unmap(&table, block, 2 * block));
                 let unmapped = unmap(&table, 0, page);
                 assert!(!unmapped.holds_tables(), "a page is left");

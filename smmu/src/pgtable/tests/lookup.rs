@@ -75,7 +75,7 @@ fn walks_say_what_hardware_enforces() {
         let (_, table) = table(config(stage, Granule::K4, 40));
         table.map(Iova::new(0x1000), PhysAddr::new(0x7000), 0x1000, Access::Write, MemoryType::Device).unwrap();
         let found = table.walk(Iova::new(0x1abc)).unwrap();
-        assert_eq!((found.physical, found.level, found.leaf_bytes), (PhysAddr::new(0x7abc), 3, 0x1000));
+        assert_eq!((found.physical, found.level, found.leaf_bytes()), (PhysAddr::new(0x7abc), 3, 0x1000));
         assert_eq!((found.access(), found.memory()), (Some(write), Some(MemoryType::Device)));
         assert_eq!(Access::Write.enforced(stage), write);
         assert_eq!(table.walk(Iova::new(0x2000)), None);

@@ -14,7 +14,7 @@ fn map(table: &PageTable<TestPlatform>, iova: u64, physical: u64, size_bytes: u6
 
 /// Where an address leads and how large the leaf is, after the walker has agreed.
 fn found(platform: &TestPlatform, table: &PageTable<TestPlatform>, iova: u64) -> Option<(u64, u64)> {
-    let found = table.walk(Iova::new(iova)).map(|found| (found.physical.get(), found.leaf_bytes));
+    let found = table.walk(Iova::new(iova)).map(|found| (found.physical.get(), found.leaf_bytes()));
     assert_eq!(found.map(|found| found.0), walk(platform, table, iova).map(|found| found.physical));
     found
 }

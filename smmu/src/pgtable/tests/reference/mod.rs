@@ -47,7 +47,7 @@ fn group_bytes_of(granule: Granule, level: u8) -> u64 {
 
 /// How much a leaf is one with.
 fn group_bytes(granule: Granule, found: &Translation) -> u64 {
-    if found.attributes.is_contiguous() { group_bytes_of(granule, found.level) } else { found.leaf_bytes }
+    if found.attributes.is_contiguous() { group_bytes_of(granule, found.level) } else { found.leaf_bytes() }
 }
 
 /// A range in granules, near places where something changes.
@@ -197,7 +197,7 @@ impl Checked {
         let mut at = iova;
         while at < iova + bytes {
             let found = self.table.walk(self.iova(at)).expect("just mapped");
-            let leaf_bytes = found.leaf_bytes;
+            let leaf_bytes = found.leaf_bytes();
             let group_bytes = group_bytes(self.table.config().granule, &found);
             let group_start = at & !(group_bytes - 1);
             assert_eq!((at ^ to.wrapping_add(at - iova)) % group_bytes, 0, "a group that is not aligned");
@@ -306,8 +306,8 @@ impl Checked {
             permissions: found.attributes.permissions().unwrap(),
             memory: found.memory().unwrap(),
             dirty: found.attributes.is_dirty(),
-            leaf_start: iova & !(found.leaf_bytes - 1),
-            leaf_bytes: found.leaf_bytes,
+            leaf_start: iova & !(found.leaf_bytes() - 1),
+            leaf_bytes: found.leaf_bytes(),
             group_start: iova & !(group_bytes(self.table.config().granule, &found) - 1),
             group_bytes: group_bytes(self.table.config().granule, &found),
         };
