@@ -7,6 +7,7 @@ use super::Attachment;
 use super::attachment::Port;
 use super::live::LiveList;
 use crate::addr::{Iova, SubstreamId};
+use crate::device::Dump;
 use crate::platform::Platform;
 
 /// How an attached device's address is translated; see [`Attachment::dump`]. Its `Display` looks when it is called.
@@ -23,22 +24,24 @@ impl<P: Platform> fmt::Display for AttachmentDump<'_, P> {
         let live = attachment.domain().try_live();
         for port in attachment.ports() {
             writeln!(f, "IOMMU {}", port.iommu)?;
-            writeln!(f, "{}", port.smmu.dump(port.stream))?;
+            let dump = port.smmu.dump(port.stream);
             match &live {
-                Some(live) => write_context(f, port, live)?,
-                None => writeln!(f, "context descriptor: not to be had, the domain is being attached or detached")?,
+                Some(live) => writeln!(f, "{}", with_context(dump, port, live))?,
+                None => {
+                    writeln!(f, "{dump}\ncontext descriptor: not to be had, the domain is being attached or detached")?
+                }
             }
         }
         write!(f, "{}", attachment.domain().trace(iova))
     }
 }
 
-/// Writes the context descriptor of a stream, if stage 1 translates it.
-fn write_context<P: Platform>(f: &mut fmt::Formatter<'_>, port: &Port<P>, live: &LiveList<P>) -> fmt::Result {
+/// Adds the context descriptor of a stream, if stage 1 translates it.
+fn with_context<'a, P: Platform>(dump: Dump<'a, P>, port: &Port<P>, live: &'a LiveList<P>) -> Dump<'a, P> {
     let here = live.iter().map(|presence| &presence.live).find(|live| Arc::ptr_eq(&live.smmu, &port.smmu));
-    match here.and_then(|live| live.context.as_ref()?.context(SubstreamId::new(0)).ok()) {
-        Some(context) => writeln!(f, "context descriptor: {context:#}"),
-        None => Ok(()),
+    match here.and_then(|live| live.context.as_ref()) {
+        Some(table) => dump.context(table, SubstreamId::new(0)),
+        None => dump,
     }
 }
 

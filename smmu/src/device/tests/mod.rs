@@ -5,6 +5,7 @@ mod bring_up;
 mod command_queue;
 mod completion;
 mod contexts;
+mod dump;
 mod events;
 mod fake;
 mod global_errors;
