@@ -92,6 +92,15 @@ number! {
     StreamId(u32)
 }
 
+impl StreamId {
+    /// How many bits it takes to name this StreamID and all smaller ones, 0 to 32: what an SMMU that has it needs in
+    /// IDR1.SIDSIZE and STRTAB_BASE_CFG.LOG2SIZE.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        (u32::BITS - self.0.leading_zeros()) as u8
+    }
+}
+
 number! {
     /// A SubstreamID, PCIe's PASID: which address space of a device (IHI 0070, 3.2). At most 20 bits.
     SubstreamId(u32)
@@ -123,6 +132,12 @@ mod tests {
         assert!(PhysAddr::new(0x3000).is_aligned(0x1000));
         assert!(!PhysAddr::new(0x3008).is_aligned(0x1000));
         assert_eq!(Iova::new(0x3fff).align_down(0x1000), Iova::new(0x3000));
+    }
+
+    #[test]
+    fn stream_ids_take_as_many_bits_as_they_need() {
+        let bits = [0, 1, 0x100, 0xffff, 0xffff_0000].map(|stream| StreamId::new(stream).bits());
+        assert_eq!(bits, [0, 1, 9, 16, 32]);
     }
 
     #[test]

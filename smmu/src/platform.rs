@@ -118,11 +118,14 @@ pub unsafe trait Platform: Sync + 'static {
         48
     }
 
-    /// How many bits the widest StreamID has that firmware describes: an SMMU's stream table covers no more. 27 unless said
-    /// otherwise. An SMMU that has wider ones (IDR1.SIDSIZE) aborts what is not covered. From 21 bits on the table takes 8
-    /// bytes for every 1024 StreamIDs that it covers, used or not: 1 MiB for 27 bits, 32 MiB for 32.
+    /// How many bits the largest StreamID has that firmware names ([`StreamId::bits`](crate::addr::StreamId::bits)): an
+    /// SMMU's stream table covers no more, and it does not grow. An SMMU that has wider ones (IDR1.SIDSIZE) aborts what is
+    /// not covered, by STRTAB_BASE_CFG.LOG2SIZE (IHI 0070, 3.3); attaching such a stream is refused by name.
+    ///
+    /// From 21 bits on the table takes 8 bytes for every 1024 StreamIDs that it covers, used or not, in one piece: 128 KiB
+    /// for the 24 bits that it is unless said otherwise, 32 MiB for 32.
     fn stream_id_bits(&self) -> u8 {
-        27
+        24
     }
 
     /// Makes every earlier store to DMA memory observable by the SMMU before any later register write

@@ -222,7 +222,8 @@ impl fmt::Display for DeviceError {
             Self::StreamOutOfRange { stream, stream_id_bits } => {
                 write!(
                     f,
-                    "StreamID {stream} does not fit the {stream_id_bits} bits that the stream table covers; check iommus, iommu-map and Platform::stream_id_bits"
+                    "StreamID {stream} does not fit the {stream_id_bits} bits that the stream table covers: check iommus and iommu-map, or let Platform::stream_id_bits return {} if IDR1.SIDSIZE is as large",
+                    stream.bits()
                 )
             }
             Self::StreamInUse { stream } => write!(f, "StreamID {stream} is attached already; detach it first"),

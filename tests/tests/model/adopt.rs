@@ -43,7 +43,7 @@ fn a_stream_goes_on_from_one_kernel_to_the_next() {
             }
             // The others are to be had, and so is a stream far away.
             let system = System::with(&model, after);
-            for stream in [6, 9, (1 << sidsize.min(25)) - 1] {
+            for stream in [6, 9, (1 << sidsize.min(24)) - 1] {
                 let dma = system.dma(&model, stream);
                 let buffer = dma.allocate_coherent(4096).unwrap();
                 let device = model.device(StreamId::new(stream));

@@ -301,7 +301,7 @@ fn streams_with_wide_stream_ids_cost_no_more_than_they_use() {
     for (sidsize, st_level, streams, beyond, top, second) in [
         (16, 1, [0, 0xffff], 0x1_0000, 0x800, 0x4000),
         (24, 1, [0, 0xff_ffff], 0x100_0000, 0x2_0000, 0x1_0000),
-        (32, 1, [0x400, 0x7ff_ffff], 0x800_0000, 0x10_0000, 0x1_0000),
+        (32, 1, [0x400, 0xff_ffff], 0x100_0000, 0x2_0000, 0x1_0000),
         (6, 0, [1, 63], 64, 0x1000, 0),
     ] {
         let model = Model::new(Config { sidsize, st_level, ..Config::full() });

@@ -79,8 +79,8 @@ fn every_size_of_addresses_and_identifiers() {
         // Firmware may call an SMMU that snoops incoherent: its accesses are to be uncached then.
         let smmu = Smmu::bring_up(model.platform(), model.registers(), coherent, BootPolicy::Abort).unwrap();
         let system = System::with(&model, smmu);
-        let dma = system.dma(&model, 0x1ff_ffff);
-        let (buffer, device) = (dma.allocate_coherent(4096).unwrap(), model.device(StreamId::new(0x1ff_ffff)));
+        let dma = system.dma(&model, 0xff_ffff);
+        let (buffer, device) = (dma.allocate_coherent(4096).unwrap(), model.device(StreamId::new(0xff_ffff)));
         device.write(buffer.iova(), &[7]).unwrap();
         assert_eq!(buffer.words()[0].load(SeqCst), 7);
         let iova = buffer.iova();

@@ -1,8 +1,11 @@
 //! All of a device's IOMMUs or none, and back.
 
+use alloc::string::ToString;
+
 use super::*;
+use crate::addr::StreamId;
 use crate::device::DeviceError;
-use crate::device::tests::{CMD_CFGI_STE, CMD_SYNC, CMD_TLBI_NH_ASID, IDR0, IDR5, Outcome, commands, opcodes};
+use crate::device::tests::{CMD_CFGI_STE, CMD_SYNC, CMD_TLBI_NH_ASID, IDR0, IDR1, IDR5, Outcome, commands, opcodes};
 use crate::testing::Step;
 
 /// V, Config 5: stage 1.
@@ -228,4 +231,27 @@ fn stage_2_serves_where_there_is_no_stage_1() {
     assert_eq!((words[2] >> 51 & 1, words[2] >> 58 & 1), (1, 1));
     drop(attachment);
     assert_eq!(system.a.smmu.take_vmid().unwrap().get(), 1, "retired");
+}
+
+#[test]
+fn a_stream_id_beyond_the_stream_table_is_refused_with_the_remedy() {
+    // SIDSIZE 32 at B.
+    let wide = |fake: &FakeSmmu| fake.set(IDR1, 0x0273_0020);
+    let system = System::with(|_| (), wide).registered();
+    let device = system.add("far", &[(A, 0x11), (B, 0xffff_0000)]).unwrap();
+    let refused = system.refused(&device);
+    let stream = StreamId::new(0xffff_0000);
+    let expected = DeviceError::StreamOutOfRange { stream, stream_id_bits: 27 };
+    assert!(matches!(refused, IommuError::Device { iommu: B, error } if error == expected), "{refused}");
+    assert!(refused.to_string().contains("let Platform::stream_id_bits return 32"), "{refused}");
+    assert_eq!(system.a.word0(0x11), 0);
+    // An SMMU that is brought up with it serves the device.
+    system.platform.set_stream_id_bits(stream.bits());
+    let b = Instance::new(system.platform, "B with more", wide);
+    let iommus = Iommus::new(system.platform);
+    iommus.register(B, Arc::clone(&b.smmu)).unwrap();
+    let device = iommus.add_device(String::from("far"), fwspec(&[(B, stream.get())])).unwrap();
+    let configured = iommus.configure(&device).unwrap();
+    assert_eq!(b.word0(stream.get()) & 0xf, STAGE1);
+    drop(configured);
 }
