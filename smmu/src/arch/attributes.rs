@@ -33,6 +33,16 @@ impl Cacheability {
         self.access_code() as u64
     }
 
+    /// What a code in STE.S1CIR or STE.S1COR means, but for the hint not to allocate.
+    #[must_use]
+    pub const fn of_fetch_code(code: u64) -> Self {
+        match code & 3 {
+            0 => Self::NonCacheable,
+            2 => Self::WriteThrough,
+            _ => Self::WriteBack,
+        }
+    }
+
     /// The code in the fields of CR1, which knows no allocation hints; 3 is reserved there.
     #[must_use]
     pub const fn access_code(self) -> u32 {
@@ -61,6 +71,16 @@ impl Shareability {
     #[must_use]
     pub const fn code(self) -> u64 {
         self as u64
+    }
+
+    /// What a two-bit code means. The reserved one acts as 0.
+    #[must_use]
+    pub const fn from_code(code: u64) -> Self {
+        match code & 3 {
+            2 => Self::OuterShareable,
+            3 => Self::InnerShareable,
+            _ => Self::NonShareable,
+        }
     }
 }
 
@@ -108,6 +128,12 @@ impl MemAttr {
     #[must_use]
     pub const fn code(self) -> u8 {
         self.0
+    }
+
+    /// What a four-bit code means.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Self {
+        Self(code & 0xf)
     }
 }
 

@@ -8,9 +8,11 @@ use crate::addr::{Asid, StreamId, SubstreamId, Vmid};
 
 register_bitfields! { u64,
     /// Bits 63:0 of a command. Which fields there are depends on the opcode.
-    CMD0 [
+    pub(super) CMD0 [
         Opcode OFFSET(0) NUMBITS(8) [],
         Global OFFSET(9) NUMBITS(1) [],
+        /// For the Secure stream table: illegal in the Non-secure queue.
+        SSec OFFSET(10) NUMBITS(1) [],
         SSV OFFSET(11) NUMBITS(1) [],
         SubstreamID OFFSET(12) NUMBITS(20) [],
         StreamID OFFSET(32) NUMBITS(32) [],
@@ -29,7 +31,7 @@ register_bitfields! { u64,
         MSIData OFFSET(32) NUMBITS(32) []
     ],
     /// Bits 127:64 of a command.
-    CMD1 [
+    pub(super) CMD1 [
         /// CFGI, TLBI.
         Leaf OFFSET(0) NUMBITS(1) [],
         /// CFGI_STE_RANGE.
@@ -55,7 +57,7 @@ register_bitfields! { u64,
 }
 
 /// Range of CMD_CFGI_STE_RANGE that makes it CMD_CFGI_ALL.
-const RANGE_ALL: u64 = 31;
+pub(super) const RANGE_ALL: u64 = 31;
 
 type Word0 = FieldValue<u64, CMD0::Register>;
 type Word1 = FieldValue<u64, CMD1::Register>;

@@ -1,6 +1,8 @@
-//! Why the command queue stands still.
+//! Why the command queue stands still, and why words are no command.
 
 use core::fmt;
+
+use super::Opcode;
 
 /// CMDQ_CONS.ERR: what was wrong with the command at CMDQ_CONS.RD, while GERROR.CMDQ_ERR is active (IHI 0070, 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +41,32 @@ impl fmt::Display for CommandError {
             Self::Abt => f.write_str("CERROR_ABT: the SMMU cannot read the command queue"),
             Self::AtcInvSync => f.write_str("CERROR_ATC_INV_SYNC: a device did not answer an ATC invalidation"),
             Self::Unknown(code) => write!(f, "unknown command error {code:#x}"),
+        }
+    }
+}
+
+/// Why two words are no command (CERROR_ILL).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IllegalCommand {
+    /// There is no such command in the Non-secure queue, or none that [`Command`](super::Command) has.
+    Opcode {
+        /// The opcode.
+        number: u8,
+    },
+    /// An operand has a value that is reserved.
+    Operand {
+        /// The opcode.
+        opcode: Opcode,
+        /// The operand.
+        field: &'static str,
+    },
+}
+
+impl fmt::Display for IllegalCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Opcode { number } => write!(f, "{number:#04x} is no opcode that is known"),
+            Self::Operand { opcode, field } => write!(f, "{opcode} with a reserved value: {field}"),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Commands: what software tells the SMMU to do (IHI 0070, chapter 4).
 //!
-//! What lives here: the commands of the Non-secure queue, their encoding, and the codes of their errors. What does not:
+//! What lives here: the commands of the Non-secure queue, their encoding and decoding, and the codes of their errors. What does not:
 //! the queue (see [`crate::device`]), and commands for features that nothing here uses: address prefetch, MPAM, DPT.
 
+mod decode;
 mod encode;
 mod error;
 mod opcode;
@@ -12,7 +13,7 @@ mod tests;
 
 use core::fmt;
 
-pub use self::error::CommandError;
+pub use self::error::{CommandError, IllegalCommand};
 pub use self::opcode::Opcode;
 use super::attributes::{Granule, MemAttr, Shareability};
 use super::event::Stag;

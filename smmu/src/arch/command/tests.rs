@@ -21,6 +21,7 @@ fn assert_words(command: Command, word0: u64, word1: u64) {
     let [w0, w1] = command.encode();
     assert_eq!((w0, w1), (word0, word1), "{command}: {w0:#018x} {w1:#018x}");
     assert_eq!(Opcode::of([w0, w1]), Some(command.opcode()));
+    assert_eq!(Command::decode([w0, w1], true).map(|again| again.encode()), Ok([w0, w1]), "{command}");
 }
 
 #[test]
@@ -31,7 +32,7 @@ fn r24_configuration_commands() {
     assert_words(Command::CfgiSte { stream: STREAM, leaf: false }, sid | 0x03, 0);
     assert_words(Command::CfgiSte { stream: STREAM, leaf: true }, sid | 0x03, 1);
     assert_words(Command::CfgiSteRange { stream: STREAM, range: 7 }, sid | 0x04, 7);
-    assert_words(Command::CfgiSteRange { stream: STREAM, range: 0xff }, sid | 0x04, 0x1f);
+    assert_eq!(Command::CfgiSteRange { stream: STREAM, range: 0xff }.encode(), [sid | 0x04, 0x1f]);
     assert_words(Command::CfgiAll, 0x04, 31);
     assert_words(Command::CfgiCd { stream: STREAM, substream: SUBSTREAM, leaf: true }, sid | 0xffff_f005, 1);
     assert_words(Command::CfgiCd { stream: STREAM, substream: SubstreamId::new(1), leaf: false }, sid | 0x1005, 0);
@@ -126,6 +127,60 @@ fn r24_opcodes_that_are_none() {
 }
 
 #[test]
+fn r24_words_as_commands() {
+    let decode = |words| Command::decode(words, true);
+    let stream = StreamId::new(8);
+    let sid = 8 << 32;
+    assert_eq!(
+        decode([sid | 0x3000 | 0x05, 1]),
+        Ok(Command::CfgiCd { stream, substream: SubstreamId::new(3), leaf: true })
+    );
+    // Range 31, whatever the stream.
+    assert_eq!(decode([sid | 0x04, 31]), Ok(Command::CfgiAll));
+    let range = TlbiRange { granule: Granule::K64, num: 31, scale: 5, ttl: 2 };
+    let scope = TlbiAddress { address: Iova::new(0x4000_0000), leaf: true, range: Some(range) };
+    let words = [0x0003_0002_0000_0012 | 31 << 12 | 5 << 20, 0x4000_0000 | 3 << 10 | 2 << 8 | 1];
+    let command = |scope| Command::TlbiNhVa { vmid: Vmid::new(2), asid: Asid::new(3), scope };
+    assert_eq!(decode(words), Ok(command(scope)));
+    // Without ranges their operands are reserved.
+    assert_eq!(Command::decode(words, false), Ok(command(TlbiAddress { range: None, ..scope })));
+    let span = AtcSpan::around(Iova::new(0x4000), 0x4000);
+    let substream = Some(SubstreamId::new(5));
+    assert_eq!(decode([sid | 0x5a40, 0x7002]), Ok(Command::AtcInv { stream, substream, global: true, span }));
+    let resume = |action| Ok(Command::Resume { stream, stag: Stag::new(9), action });
+    assert_eq!(decode([sid | 0x3044, 9]), resume(ResumeAction::Retry));
+    let completion = Completion::Msi {
+        address: PhysAddr::new(0x1004),
+        data: 7,
+        memory: MemAttr::NORMAL_WRITE_BACK,
+        shareability: Shareability::InnerShareable,
+    };
+    assert_eq!(decode([7 << 32 | 0x0fc0_1046, 0x1007]), Ok(Command::Sync { completion }));
+}
+
+#[test]
+fn r24_words_that_are_no_command() {
+    let field = |words| match Command::decode(words, true) {
+        Err(IllegalCommand::Operand { field, .. }) => field,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(Command::decode([0x1ff, 0], true), Err(IllegalCommand::Opcode { number: 0xff }));
+    assert_eq!(field([1 << 10 | 0x46, 0]), "SSec");
+    assert_eq!(field([0x3046, 0]), "CS");
+    assert_eq!(field([0x41, 3 << 12]), "Resp");
+    assert_eq!(field([0x40, 53]), "Size");
+    let tuple = "TG with NUM, SCALE and TTL all 0";
+    assert_eq!(field([0x12, 1 << 10]), tuple);
+    // TTL 1 with granules of 16 KiB.
+    assert_eq!(field([0x13, 2 << 10 | 1 << 8]), tuple);
+    assert_eq!(
+        format!("{}", Command::decode([0x40, 53], true).unwrap_err()),
+        "CMD_ATC_INV with a reserved value: Size"
+    );
+    assert_eq!(format!("{}", IllegalCommand::Opcode { number: 7 }), "0x07 is no opcode that is known");
+}
+
+#[test]
 fn command_errors() {
     let errors = [0, 1, 2, 3, 4, 0x7f].map(CommandError::from_code);
     use CommandError::{Abt, AtcInvSync, Ill, None, Unknown};
@@ -172,5 +227,17 @@ proptest! {
             | u64::from(asid) << 48;
         let word1 = u64::from(leaf) | u64::from(ttl % 4) << 8 | 1 << 10 | (address >> 12) << 12;
         prop_assert_eq!(words, [word0, word1]);
+    }
+
+    /// Whatever the words: what they mean is encoded with no bit that they do not have, and means the same again.
+    #[test]
+    fn decoding_adds_nothing(opcode in prop_oneof![0..=0xff_u64, Just(0x12), Just(0x40), Just(0x46)], word0: u64, word1: u64) {
+        let words = [word0 & !0xff | opcode, word1];
+        if let Ok(command) = Command::decode(words, true) {
+            let again = command.encode();
+            prop_assert_eq!(again[0] & !words[0], 0);
+            prop_assert_eq!(again[1] & !words[1], 0);
+            prop_assert_eq!(Command::decode(again, true), Ok(command));
+        }
     }
 }

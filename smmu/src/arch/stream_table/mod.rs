@@ -3,6 +3,7 @@
 //! What lives here: what can be said of a stream. [`StreamTableEntry`] turns it into words;
 //! [`L1StreamTableDescriptor`] points to entries. What does not: the table itself (see [`crate::device`]).
 
+mod decode;
 mod entry;
 mod level1;
 mod obeyed;

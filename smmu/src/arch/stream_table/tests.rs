@@ -180,6 +180,24 @@ fn getters_read_literal_words() {
 }
 
 #[test]
+fn getters_read_what_somebody_else_wrote() {
+    let entry = |word1| StreamTableEntry::from_words([0xb, word1, 0, 0, 0, 0, 0, 0]);
+    let substreams = [0, 1, 2, 3].map(|code| entry(code).default_substream());
+    assert_eq!(substreams, [S1Dss::Abort, S1Dss::Bypass, S1Dss::Substream0, S1Dss::Abort]);
+    let ats = [0, 1, 2, 3].map(|code| entry(code << 28).ats());
+    assert_eq!(ats, [Some(Eats::Off), Some(Eats::Full), Some(Eats::SplitStage), None]);
+    assert_eq!([0, 1, 2, 3].map(|code| entry(code << 30).world_code()), [0, 1, 2, 3]);
+    assert_eq!([0, 1 << 27].map(|word| entry(word).stall_disabled()), [false, true]);
+    use Cacheability::{NonCacheable, WriteBack, WriteThrough};
+    let inner = [0, 1, 2, 3].map(|code| entry(code << 2).context_walk().inner);
+    let outer = [0, 1, 2, 3].map(|code| entry(code << 4).context_walk().outer);
+    assert_eq!((inner, outer), ([NonCacheable, WriteBack, WriteThrough, WriteBack], inner));
+    use Shareability::{InnerShareable, NonShareable, OuterShareable};
+    let shareability = [0, 1, 2, 3].map(|code| entry(code << 6).context_walk().shareability);
+    assert_eq!(shareability, [NonShareable, NonShareable, OuterShareable, InnerShareable]);
+}
+
+#[test]
 fn r24_software_bits() {
     let entry = StreamTableEntry::from_words([u64::MAX; 8]);
     assert_eq!((entry.software_bits(), StreamTableEntry::INVALID.software_bits()), (0xf, 0));

@@ -1,9 +1,15 @@
 //! The context descriptor: one stage-1 address space of a stream (IHI 0070, 5.3 and 5.4).
 
+mod upper_half;
+
+#[cfg(test)]
+mod tests;
+
 use core::fmt;
 
 use tock_registers::{LocalRegisterCopy, register_bitfields};
 
+pub use self::upper_half::UpperHalf;
 use super::attributes::{AddressSize, Granule, HardwareUpdate, Mair, WalkAttributes};
 use super::entry_update::Entry;
 use super::fields::{Fields, write_words};
@@ -18,6 +24,11 @@ register_bitfields! { u64,
         OR0 OFFSET(10) NUMBITS(2) [],
         SH0 OFFSET(12) NUMBITS(2) [],
         EPD0 OFFSET(14) NUMBITS(1) [],
+        T1SZ OFFSET(16) NUMBITS(6) [],
+        TG1 OFFSET(22) NUMBITS(2) [],
+        IR1 OFFSET(24) NUMBITS(2) [],
+        OR1 OFFSET(26) NUMBITS(2) [],
+        SH1 OFFSET(28) NUMBITS(2) [],
         EPD1 OFFSET(30) NUMBITS(1) [],
         V OFFSET(31) NUMBITS(1) [],
         IPS OFFSET(32) NUMBITS(3) [],
@@ -36,6 +47,11 @@ register_bitfields! { u64,
         /// In place: bits 55:4 of the address.
         TTB0 OFFSET(4) NUMBITS(52) []
     ],
+    /// Bits 191:128.
+    CD2 [
+        /// In place: bits 55:4 of the address.
+        TTB1 OFFSET(4) NUMBITS(52) []
+    ],
     /// A level-1 context descriptor.
     L1CD [
         V OFFSET(0) NUMBITS(1) [],
@@ -44,7 +60,8 @@ register_bitfields! { u64,
     ]
 }
 
-/// A stage-1 address space, as the device sees it: one table for the lower half of the address space.
+/// A stage-1 address space, as the device sees it: the lower half of the address space and what both halves share. The upper
+/// half is added by [`ContextDescriptor::with_upper_half`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage1Context {
     /// ASID: tags the translations in the TLB. At most 8 bits without IDR0.ASID16.
@@ -82,7 +99,7 @@ impl ContextDescriptor {
     /// All zero: transactions abort, and C_BAD_CD is recorded.
     pub const INVALID: Self = Self { words: [0; 8] };
 
-    /// A valid VMSAv8-64 descriptor without an upper half (EPD1). Faults are recorded (R) and abort (A) unless they
+    /// A valid VMSAv8-64 descriptor, without an upper half for now (EPD1). Faults are recorded (R) and abort (A) unless they
     /// stall; the ASID is not shared with CPUs (ASET).
     #[must_use]
     pub fn new(context: &Stage1Context) -> Self {
@@ -171,12 +188,17 @@ impl Entry for ContextDescriptor {
         self.words
     }
 
+    /// A half without walks (EPDx) has no shape and no table.
     fn obeyed(&self) -> [u64; 8] {
         let mut obeyed = self.relevant();
+        let [word0, word1, word2, ..] = &mut obeyed;
         if self.is_valid() && self.word0().is_set(CD0::EPD0) {
-            let [word0, word1, ..] = &mut obeyed;
             *word0 &= !(CD0::T0SZ::SET + CD0::TG0::SET + CD0::IR0::SET + CD0::OR0::SET + CD0::SH0::SET).value;
             *word1 &= !CD1::TTB0::SET.value;
+        }
+        if self.is_valid() && self.word0().is_set(CD0::EPD1) {
+            *word0 &= !(CD0::T1SZ::SET + CD0::TG1::SET + CD0::IR1::SET + CD0::OR1::SET + CD0::SH1::SET).value;
+            *word2 &= !CD2::TTB1::SET.value;
         }
         obeyed
     }
@@ -191,17 +213,22 @@ impl fmt::Display for ContextDescriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_valid() {
             let bits = 64 - self.t0sz();
-            write!(f, "{bits}-bit addresses by table {}, ASID {}", self.table(), self.asid().get())?;
+            write!(f, "{bits}-bit addresses by table {}", self.table())?;
+            if let Some(table) = self.upper_table() {
+                write!(f, ", upper half by table {table}")?;
+            }
+            write!(f, ", ASID {}", self.asid().get())?;
         } else {
             f.write_str("invalid")?;
         }
         if !f.alternate() {
             return Ok(());
         }
-        let [word0, word1, ..] = self.words;
+        let [word0, word1, word2, ..] = self.words;
         let word0 = Fields::<u64, CD0::Register>::new(word0);
         let word1 = Fields::<u64, CD1::Register>::new(word1);
-        write_words(f, self.words, [&word0, &word1, &"", &" MAIR0 MAIR1", &"", &"", &"", &""])
+        let word2 = Fields::<u64, CD2::Register>::new(word2);
+        write_words(f, self.words, [&word0, &word1, &word2, &" MAIR0 MAIR1", &"", &"", &"", &""])
     }
 }
 
@@ -235,116 +262,5 @@ impl L1ContextDescriptor {
     #[must_use]
     pub fn decode(self) -> Option<PhysAddr> {
         L1CD::V.is_set(self.0).then(|| PhysAddr::new(L1CD::L2Ptr.read(self.0) << 12))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    extern crate std;
-
-    use std::format;
-
-    use super::*;
-    use crate::arch::attributes::{Cacheability, Shareability};
-
-    /// Every field zero.
-    const CONTEXT: Stage1Context = Stage1Context {
-        asid: Asid::new(0),
-        granule: Granule::K4,
-        t0sz: 0,
-        table: PhysAddr::new(0),
-        output_size: AddressSize::Bits32,
-        walk: WalkAttributes {
-            inner: Cacheability::NonCacheable,
-            outer: Cacheability::NonCacheable,
-            shareability: Shareability::NonShareable,
-        },
-        mair: Mair::new([0; 8]),
-        hardware_update: HardwareUpdate::None,
-        access_flag_fault_disabled: false,
-        stall: false,
-    };
-
-    /// EPD1 (30), V (31), AA64 (41), R (45), A (46), ASET (47).
-    const ALWAYS: u64 = 0x0000_e200_c000_0000;
-
-    fn words(change: impl FnOnce(&mut Stage1Context)) -> [u64; 8] {
-        let mut context = CONTEXT;
-        change(&mut context);
-        ContextDescriptor::new(&context).words()
-    }
-
-    #[test]
-    fn r24_constant_bits() {
-        assert_eq!(words(|_| ()), [ALWAYS, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(ContextDescriptor::INVALID.words(), [0; 8]);
-    }
-
-    #[test]
-    fn r24_word_0() {
-        let word0 = |change: fn(&mut Stage1Context)| words(change)[0] ^ ALWAYS;
-        assert_eq!(word0(|c| c.t0sz = 0xff), 0x3f);
-        assert_eq!(word0(|c| c.granule = Granule::K64), 1 << 6);
-        assert_eq!(word0(|c| c.granule = Granule::K16), 2 << 6);
-        assert_eq!(word0(|c| c.walk.inner = Cacheability::WriteBack), 1 << 8);
-        assert_eq!(word0(|c| c.walk.inner = Cacheability::WriteBackNoWriteAllocate), 3 << 8);
-        assert_eq!(word0(|c| c.walk.outer = Cacheability::WriteThrough), 2 << 10);
-        assert_eq!(word0(|c| c.walk.shareability = Shareability::OuterShareable), 2 << 12);
-        assert_eq!(word0(|c| c.output_size = AddressSize::Bits48), 5 << 32);
-        assert_eq!(word0(|c| c.access_flag_fault_disabled = true), 1 << 35);
-        assert_eq!(word0(|c| c.hardware_update = HardwareUpdate::AccessFlag), 1 << 43);
-        assert_eq!(word0(|c| c.hardware_update = HardwareUpdate::AccessFlagAndDirtyState), 1 << 43 | 1 << 42);
-        assert_eq!(word0(|c| c.stall = true), 1 << 44);
-        assert_eq!(word0(|c| c.asid = Asid::new(0xffff)), 0xffff << 48);
-    }
-
-    #[test]
-    fn r24_other_words() {
-        assert_eq!(words(|c| c.table = PhysAddr::new(u64::MAX))[1], 0x00ff_ffff_ffff_fff0);
-        assert_eq!(words(|c| c.table = PhysAddr::new(0x4800_1000))[1], 0x4800_1000);
-        let mair = words(|c| c.mair = Mair::new([0x44, 0xff, 0x04, 0xf4, 5, 6, 7, 8]));
-        assert_eq!(mair[2..], [0, 0x0807_0605_f404_ff44, 0, 0, 0, 0]);
-    }
-
-    #[test]
-    fn getters_read_literal_words() {
-        let words = [0x1234_1000_8000_0019, 0xfff0_0000_4567_8000, 0, 0, 0, 0, 0, 0];
-        let descriptor = ContextDescriptor::from_words(words);
-        assert!(descriptor.is_valid() && descriptor.stalls());
-        assert_eq!(descriptor.t0sz(), 25);
-        assert_eq!(descriptor.asid(), Asid::new(0x1234));
-        assert_eq!(descriptor.table(), PhysAddr::new(0x00f0_0000_4567_8000));
-        assert!(!ContextDescriptor::from_words([!(1 << 31); 8]).is_valid());
-    }
-
-    #[test]
-    fn r24_what_counts_in_a_descriptor() {
-        let valid = ContextDescriptor::new(&CONTEXT);
-        assert_eq!((valid.obeyed(), valid.relevant()), ([u64::MAX; 8], [u64::MAX; 8]));
-        let quiet = valid.without_walks();
-        assert_eq!(quiet.words(), [ALWAYS | 1 << 14, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(quiet.obeyed()[..2], [!0x3fff, 0xff00_0000_0000_000f]);
-        assert_eq!((quiet.obeyed()[2..] == [u64::MAX; 6], quiet.relevant()), (true, [u64::MAX; 8]));
-        let invalid = ContextDescriptor::from_words([!(1 << 31); 8]);
-        assert_eq!(
-            (invalid.obeyed(), invalid.relevant()),
-            ([1 << 31, 0, 0, 0, 0, 0, 0, 0], [1 << 31, 0, 0, 0, 0, 0, 0, 0])
-        );
-    }
-
-    #[test]
-    fn descriptors_in_words() {
-        let descriptor = ContextDescriptor::from_words([0x0005_0000_8000_0010, 0x4000, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(format!("{descriptor}"), "48-bit addresses by table 0x4000, ASID 5");
-        assert_eq!(format!("{}", ContextDescriptor::INVALID), "invalid");
-    }
-
-    #[test]
-    fn r24_level1_descriptor() {
-        assert_eq!(L1ContextDescriptor::INVALID.word(), 0);
-        assert_eq!(L1ContextDescriptor::new(PhysAddr::new(u64::MAX)).word(), 0x00ff_ffff_ffff_f001);
-        assert_eq!(L1ContextDescriptor::new(PhysAddr::new(0x5000)).word(), 0x5001);
-        assert_eq!(L1ContextDescriptor::from_word(0x5001).decode(), Some(PhysAddr::new(0x5000)));
-        assert_eq!(L1ContextDescriptor::from_word(0xff00_0000_0000_5ffe).decode(), None);
     }
 }
