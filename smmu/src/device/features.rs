@@ -6,7 +6,7 @@ use tock_registers::LocalRegisterCopy;
 
 use super::DeviceError;
 use super::control::Control;
-use crate::arch::attributes::{AddressSize, Granule, WalkAttributes};
+use crate::arch::attributes::{AddressSize, Granule, HardwareUpdate, WalkAttributes};
 use crate::arch::registers::{AIDR, IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IIDR};
 use crate::arch::stream_table::Shcfg;
 use crate::platform::Platform;
@@ -64,7 +64,7 @@ impl Features {
     pub(super) fn check(&self) -> Result<(), DeviceError> {
         let idr0 = |needed| Err(self.lacks(needed));
         let idr1 = |needed| Err(DeviceError::Unsupported { register: IDR1.name(), found: self.idr1.get(), needed });
-        let idr5 = |needed| Err(DeviceError::Unsupported { register: IDR5.name(), found: self.idr5.get(), needed });
+        let idr5 = |needed| Err(self.idr5_lacks(needed));
         if self.idr0.read(IDR0::TTF) & 0b10 == 0 {
             return idr0("AArch64 translation tables (TTF 2 or 3)");
         }
@@ -89,6 +89,11 @@ impl Features {
     /// The error that says so when something needs a feature that IDR0 does not announce.
     pub(super) fn lacks(&self, needed: &'static str) -> DeviceError {
         DeviceError::Unsupported { register: IDR0.name(), found: self.idr0.get(), needed }
+    }
+
+    /// The same for IDR5.
+    pub(super) fn idr5_lacks(&self, needed: &'static str) -> DeviceError {
+        DeviceError::Unsupported { register: IDR5.name(), found: self.idr5.get(), needed }
     }
 
     /// Stage 1 translation (IDR0.S1P).
@@ -198,6 +203,42 @@ impl Features {
     #[must_use]
     pub fn page_requests(&self) -> bool {
         self.ats() && self.idr0.is_set(IDR0::PRI)
+    }
+
+    /// Whether devices of nested streams may cache what stage 1 alone translates, so that each of their accesses still passes
+    /// stage 2: split-stage ATS (IDR0.NS1ATS 0).
+    #[must_use]
+    pub fn split_stage_ats(&self) -> bool {
+        self.ats() && !self.idr0.is_set(IDR0::NS1ATS)
+    }
+
+    /// What the SMMU can record of accesses in descriptors by itself (IDR0.HTTU).
+    #[must_use]
+    pub fn hardware_update(&self) -> HardwareUpdate {
+        match self.idr0.read(IDR0::HTTU) {
+            0 => HardwareUpdate::None,
+            1 => HardwareUpdate::AccessFlag,
+            _ => HardwareUpdate::AccessFlagAndDirtyState,
+        }
+    }
+
+    /// Whether stage 2 can decide alone on cacheability: STE.S2FWB (IDR3.FWB).
+    #[must_use]
+    pub fn force_write_back(&self) -> bool {
+        self.idr3.is_set(IDR3::FWB)
+    }
+
+    /// Whether stage 2 tells privileged and unprivileged instruction fetches apart (IDR3.XNX).
+    #[must_use]
+    pub fn privileged_execute_at_stage2(&self) -> bool {
+        self.idr3.is_set(IDR3::XNX)
+    }
+
+    /// How descriptors may change size in place (IDR3.BBML): 0 not at all, 1 with their nT bit, 2 or more freely
+    /// (IHI 0070, 3.21.1.3).
+    #[must_use]
+    pub fn break_before_make_level(&self) -> u8 {
+        self.idr3.read(IDR3::BBML) as u8
     }
 
     /// Whether configuration errors of ATS and PRI traffic can be recorded as events (IDR0.ATSRECERR).
