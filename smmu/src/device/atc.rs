@@ -7,7 +7,7 @@
 
 use super::{DeviceError, Smmu};
 use crate::addr::{StreamId, SubstreamId};
-use crate::arch::command::Command;
+use crate::arch::command::{Command, CommandError};
 use crate::arch::range::AtcSpan;
 use crate::arch::stream_table::StreamTableEntry;
 use crate::platform::Platform;
@@ -27,6 +27,14 @@ impl AtcTarget {
         let Self { stream, substream } = self;
         Command::AtcInv { stream, substream, global: false, span }
     }
+}
+
+/// The commands that make a device forget everything, also what it has cached of `substreams` if there are any.
+pub(super) fn forget_everything(stream: StreamId, substreams: bool) -> impl Iterator<Item = Command> + Clone {
+    let untagged = AtcTarget { stream, substream: None }.invalidation(AtcSpan::ALL);
+    let all_substreams =
+        Command::AtcInv { stream, substream: Some(SubstreamId::new(0)), global: true, span: AtcSpan::ALL };
+    [untagged].into_iter().chain(substreams.then_some(all_substreams))
 }
 
 impl<P: Platform> Smmu<P> {
@@ -57,9 +65,29 @@ impl<P: Platform> Smmu<P> {
         if !entry.ats_enabled() {
             return Ok(());
         }
-        let untagged = AtcTarget { stream, substream: None }.invalidation(AtcSpan::ALL);
-        let all_substreams =
-            Command::AtcInv { stream, substream: Some(SubstreamId::new(0)), global: true, span: AtcSpan::ALL };
-        self.run_with_atcs([untagged].into_iter().chain((entry.log2_contexts() != 0).then_some(all_substreams)))
+        self.run_with_atcs(forget_everything(stream, entry.log2_contexts() != 0))
+    }
+
+    /// Makes a device forget all that it may have cached under whatever entry its stream has had.
+    pub(super) fn forget_in_device(&self, stream: StreamId) -> Result<(), DeviceError> {
+        self.run_with_atcs(forget_everything(stream, self.features.substream_id_bits() != 0))
+    }
+
+    /// Sends one device's CMD_ATC_INVs. If it does not obey, or cannot be told, it is quarantined: its stream
+    /// [aborts](Self::abort), and is handed to `quarantined`.
+    pub(super) fn run_or_quarantine(
+        &self,
+        stream: StreamId,
+        commands: impl IntoIterator<Item = Command>,
+        quarantined: &mut impl FnMut(StreamId),
+    ) -> Result<(), DeviceError> {
+        match self.run_with_atcs(commands) {
+            Err(DeviceError::Command(CommandError::AtcInvSync) | DeviceError::Suspended) => match self.abort(stream) {
+                // Not yet, or not any more: then it has been told by whoever attaches or detaches it.
+                Err(DeviceError::StreamNotAttached { .. }) => Ok(()),
+                result => result.map(|()| quarantined(stream)),
+            },
+            result => result,
+        }
     }
 }

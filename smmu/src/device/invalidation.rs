@@ -1,6 +1,6 @@
 //! Which commands make the SMMU and the devices behind it forget translations (IHI 0070, 4.4 and 4.5).
 
-use super::atc::AtcTarget;
+use super::atc::{AtcTarget, forget_everything};
 use super::{DeviceError, Smmu};
 use crate::addr::{Asid, Iova, StreamId, Vmid};
 use crate::arch::attributes::Granule;
@@ -29,7 +29,8 @@ pub enum TranslationTag {
         vmid: Vmid,
     },
     /// A stage-2 address space with the stage 1 of its guests on top. Which of their addresses lead to a range of it nobody
-    /// knows, so everything under the VMID goes.
+    /// knows, so everything under the VMID goes; and all that devices have cached, whatever the substream. Those are all whose
+    /// guests may switch ATS on, whether or not it is on at the moment.
     Nested {
         /// The virtual machine.
         vmid: Vmid,
@@ -67,12 +68,18 @@ impl TranslationTag {
         }
     }
 
-    /// What devices have cached of `range`.
-    fn span(self, range: &StaleRange) -> AtcSpan {
-        match self {
-            Self::Stage1 { .. } | Self::Stage2 { .. } => AtcSpan::around(range.start, range.size_bytes),
-            Self::Nested { .. } => AtcSpan::ALL,
-        }
+    /// The commands that make a device forget what it has cached of `range`.
+    fn atc_invalidations(
+        self,
+        target: AtcTarget,
+        range: &StaleRange,
+        substreams: bool,
+    ) -> impl Iterator<Item = Command> + Clone {
+        let (span, everything) = match self {
+            Self::Stage1 { .. } | Self::Stage2 { .. } => (Some(AtcSpan::around(range.start, range.size_bytes)), None),
+            Self::Nested { .. } => (None, Some(forget_everything(target.stream, substreams))),
+        };
+        span.map(|span| target.invalidation(span)).into_iter().chain(everything.into_iter().flatten())
     }
 }
 
@@ -178,8 +185,9 @@ impl<P: Platform> Smmu<P> {
     ) -> Result<(), DeviceError> {
         let tlb = self.tlb_invalidations(tag, range);
         let sync = Command::Sync { completion: Completion::None };
-        let span = tag.span(range);
-        let atcs = targets.clone().map(|target| target.invalidation(span));
+        let substreams = self.features.substream_id_bits() != 0;
+        let invalidations = |target| tag.atc_invalidations(target, range, substreams);
+        let atcs = targets.clone().flat_map(invalidations);
         match self.run_with_atcs(tlb.clone().chain([sync]).chain(atcs)) {
             Err(DeviceError::Command(CommandError::AtcInvSync) | DeviceError::Suspended) => {}
             result => return result,
@@ -188,16 +196,7 @@ impl<P: Platform> Smmu<P> {
         // say whose device it was, so each is asked again by itself.
         self.run_invalidations(tlb)?;
         for target in targets {
-            match self.run_with_atcs([target.invalidation(span)]) {
-                Err(DeviceError::Command(CommandError::AtcInvSync) | DeviceError::Suspended) => {
-                    match self.abort(target.stream) {
-                        // Not yet, or not any more: then it has been told by whoever attaches or detaches it.
-                        Err(DeviceError::StreamNotAttached { .. }) => {}
-                        result => result.map(|()| quarantined(target.stream))?,
-                    }
-                }
-                result => result?,
-            }
+            self.run_or_quarantine(target.stream, invalidations(target), &mut quarantined)?;
         }
         Ok(())
     }

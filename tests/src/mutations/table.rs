@@ -222,8 +222,8 @@ pub const MUTATIONS: &[Mutation] = &[
         breaks: "Devices are not told to forget what was unmapped",
         file: INVALIDATION,
         edits: &[(
-            "let atcs = targets.clone().map(|target| target.invalidation(span));",
-            "let atcs = targets.clone().map(|target| target.invalidation(span)).take(0);",
+            "let atcs = targets.clone().flat_map(invalidations);",
+            "let atcs = targets.clone().flat_map(invalidations).take(0);",
         )],
     },
     Mutation {
@@ -238,8 +238,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "quarantine-dropped",
         breaks: "A device that does not forget keeps its stream",
-        file: INVALIDATION,
-        edits: &[("match self.abort(target.stream) {", "match Ok::<(), DeviceError>(()) {")],
+        file: "smmu/src/device/atc.rs",
+        edits: &[("match self.abort(stream) {", "match Ok::<(), DeviceError>(()) {")],
     },
     Mutation {
         name: "atc-full-on-attach",
