@@ -127,6 +127,11 @@ pub enum DeviceError {
         /// Where the table is.
         table: PhysAddr,
     },
+    /// The page table is one of stage 1, where stage 2 needs one of its own.
+    WrongStage {
+        /// Where the table is.
+        table: PhysAddr,
+    },
     /// Every ASID or VMID is in use.
     OutOfIds {
         /// `"ASID"` or `"VMID"`.
@@ -251,6 +256,9 @@ impl fmt::Display for DeviceError {
             ),
             Self::ContextOfAnother { table } => {
                 write!(f, "the context table at {table} was made for another SMMU; make one for each")
+            }
+            Self::WrongStage { table } => {
+                write!(f, "the page table at {table} is one of stage 1; stage 2 needs one of its own")
             }
             Self::IdNotTaken { kind, number } => {
                 write!(f, "{kind} {number} cannot be retired: it is not taken, or was retired before")

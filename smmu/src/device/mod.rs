@@ -19,6 +19,7 @@ mod error;
 mod event_queue;
 mod features;
 mod global_error;
+mod guest;
 mod identifiers;
 mod interrupts;
 mod invalidation;
@@ -29,6 +30,7 @@ mod page_requests;
 mod phase;
 mod record_queue;
 mod ring;
+mod stage2;
 mod stream_table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -45,10 +47,12 @@ pub use error::{CannotAdopt, DeviceError};
 pub use event_queue::EventDrain;
 pub use features::Features;
 pub use global_error::GlobalErrorReport;
+pub use guest::{CommandRefusal, Guest, GuestStream, NestedParent, RefusedCommand, RefusedEntry};
 pub use interrupts::{Message, Messages};
 pub use invalidation::{StaleRange, TranslationTag};
 pub use lifecycle::Handover;
 pub use page_requests::PageRequestDrain;
+pub use stage2::Stage2Table;
 
 use crate::addr::{Asid, PhysAddr, Vmid};
 use crate::arch::command::Command;

@@ -9,6 +9,8 @@ mod dump;
 mod events;
 mod fake;
 mod global_errors;
+mod guest_commands;
+mod guest_entries;
 mod invalidation;
 mod lifecycle;
 mod replace;
