@@ -10,13 +10,17 @@
 //!
 //! So a table that is removed is empty, it stays so, and whatever is linked stays linked while there is something in it.
 //!
+//! One thing is left undone: if a map has to take back its marks, because memory ran out while others unmapped, an empty table
+//! may stay until something in it is unmapped. It cannot be freed with the map, since the SMMU may have cached the way to it,
+//! and nothing is invalidated then.
+//!
 //! [`EmptyTables::HandBack`]: super::EmptyTables::HandBack
 
 use core::cell::Cell;
 use core::slice;
-use core::sync::atomic::AtomicU64;
 
 use super::PageTable;
+use super::atomic::AtomicU64;
 use super::map::{Span, Spot};
 use super::tables::{Place, Spares, TableList, Visit, load, replace};
 use super::{EmptyTables, MapError};

@@ -1,11 +1,12 @@
 //! Mapping: look first, allocate what is missing, then write; so that nothing has to be undone.
 
 use core::slice;
-use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::atomic::{AtomicU64, Ordering};
 use super::quick::{Errand, PAGE_SHIFT, QuickPlace};
+use super::table::fits;
 use super::tables::{Place, Spares, Visit, load, replace, store};
-use super::{MapError, MemoryType, PageTable, Permissions, TableConfig, fits};
+use super::{MapError, MemoryType, PageTable, Permissions, TableConfig};
 use crate::addr::{Iova, PhysAddr};
 use crate::arch::attributes::Granule;
 use crate::arch::descriptor::{Format, LAST_LEVEL, LeafAttributes};

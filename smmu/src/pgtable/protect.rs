@@ -1,8 +1,8 @@
 //! Changing leaves in place: what they allow.
 
 use core::slice;
-use core::sync::atomic::AtomicU64;
 
+use super::atomic::AtomicU64;
 use super::tables::{Visit, load, replace};
 use super::unmap::Span;
 use super::{PageTable, Permissions, RangeError};

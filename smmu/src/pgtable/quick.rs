@@ -4,8 +4,7 @@
 //! An offset that the first table has an entry for is an input address, and an entry that covers all of a range shows that
 //! the range is aligned and ends in bounds: there is little left to be checked.
 
-use core::sync::atomic::AtomicU64;
-
+use super::atomic::AtomicU64;
 use super::geometry::Geometry;
 use super::tables::{Visit, load};
 use super::{EmptyTables, Half, TableConfig};

@@ -6,8 +6,8 @@
 //! (break-before-make; Arm ARM, D8.17.1; IHI 0070, 3.21.1).
 
 use core::fmt;
-use core::sync::atomic::AtomicU64;
 
+use super::atomic::AtomicU64;
 use super::empty::RESERVED;
 use super::error::SplitError;
 use super::tables::{Spares, Visit, load, replace, store};

@@ -1,8 +1,7 @@
 //! The memory of tables: finding it from descriptors, keeping it while somebody reads it, giving it back.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use super::PageTable;
+use super::atomic::{AtomicU64, Ordering};
 use super::empty::RESERVED;
 use super::geometry::Geometry;
 use super::unmapped::table_bytes;
@@ -43,8 +42,9 @@ const VISITOR: u64 = 2;
 pub(super) struct Tables<P: Platform> {
     /// How many methods are running, each of which may hold on to tables that are being removed; and [`WAITING`].
     ///
-    /// It is changed, and nothing else: so each change acquires what all before it released, and whoever has not been
-    /// counted when a removed table is given back comes later, and finds it removed.
+    /// Whoever removes a table does so on a visit, and leaves before it is given back. So a visitor that is not counted then
+    /// has either left, which the count acquires; or it comes after the remover has left, which its coming acquires, and
+    /// finds the table removed.
     visitors: AtomicU64,
     /// Removed tables that the SMMU has forgotten but a visitor may not have, as a [`TableList`].
     waiting: AtomicU64,
@@ -79,8 +79,7 @@ impl<P: Platform> Tables<P> {
     /// Gives back removed tables that the SMMU has forgotten: now if nobody is visiting, or else as soon as a visitor
     /// leaves and finds itself the last.
     pub(super) fn give_back(&self, mut list: TableList) {
-        // Counted by a change that changes nothing, for the sake of what it acquires and releases.
-        while !list.is_empty() && self.visitors.fetch_or(0, Ordering::AcqRel) >= VISITOR {
+        while !list.is_empty() && self.visitors.load(Ordering::Acquire) >= VISITOR {
             while let Some(table) = list.pop(&self.memory) {
                 self.wait(table);
             }

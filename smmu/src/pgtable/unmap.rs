@@ -1,8 +1,8 @@
 //! Unmapping: look first, then clear; what the SMMU may still remember goes to the caller, not to the allocator.
 
 use core::slice;
-use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::atomic::{AtomicU64, Ordering};
 use super::map::UNROLLED;
 use super::quick::{Errand, PAGE_SHIFT, QuickPlace};
 use super::tables::{Place, TableList, Visit, load, replace, store};

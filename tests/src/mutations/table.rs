@@ -274,7 +274,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "descriptors-not-cleaned",
         breaks: "Translation tables stay in the CPU's cache where the SMMU does not snoop",
-        file: "smmu/src/pgtable/mod.rs",
+        file: "smmu/src/pgtable/table.rs",
         edits: &[("if !self.config.coherent {", "if false {")],
     },
     Mutation {

@@ -1,10 +1,10 @@
-//! What may happen at once.
+//! What may happen to a command queue at once.
 
 use std::rc::Rc;
 
-use loom::model::Builder;
 use loom::thread::{self, JoinHandle};
 
+use super::explore;
 use super::queue::{BAD, Queue, REPLACED, Sent};
 
 /// Batches, one after the other.
@@ -52,12 +52,6 @@ fn send(queue: &Queue, batch: &[u64]) -> Option<Sent> {
         queue.get_on();
     }
     Some(sent)
-}
-
-fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
-    let mut builder = Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(scenario);
 }
 
 /// Whether `commands` holds these in this order, whatever is in between.

@@ -4,6 +4,7 @@
 mod changing;
 mod concurrency;
 mod emptying;
+mod geometry;
 mod lookup;
 mod mapping;
 mod reference;
