@@ -16,6 +16,8 @@ mod dump;
 mod entries;
 mod failures;
 mod former;
+mod guest;
+mod guests;
 mod interrupts;
 mod laws;
 mod lifecycle;
