@@ -1,16 +1,20 @@
 //! Guests with a stage 1 of their own: what they reach, what they invalidate, and what is taken from them.
 
 use proptest::prelude::*;
-use smmu::addr::{Iova, StreamId, SubstreamId};
+use smmu::addr::{Iova, StreamId, SubstreamId, Vmid};
+use smmu::arch::attributes::Granule;
 use smmu::arch::context_descriptor::{ContextDescriptor, Stage1Context, UpperHalf};
 use smmu::arch::event::{EventKind, FaultClass, FaultKind, Stage as FaultStage};
-use smmu::arch::stream_table::{Eats, StreamTableEntry};
-use smmu::device::{AtcTarget, CommandRefusal, StaleRange, TranslationTag};
-use smmu::pgtable::{TableConfig, Tracking};
-use tests::model::{Config, Device, Model, Opcode, Refused};
+use smmu::arch::stream_table::{Eats, Stage2Stream, StreamTableEntry};
+use smmu::device::{AtcTarget, CommandRefusal, ContextTable, StaleRange, TranslationTag};
+use smmu::pgtable::{
+    Access, Half, MemoryType as Memory, PageTable, SharedConfig, SharedTable, Stage, TableConfig, Tracking,
+};
+use tests::guest::{DATA, GUEST_STREAM, LAST, PAGE, PAGES, RAM, page, stage2_config};
+use tests::model::{Cacheability, Config, Device, MemoryType, Model, ModelPlatform, Opcode, Refused};
 
-use super::bench::{dirty, put, put_cd, touch, word};
-use super::guest::{CONTEXTS, DATA, GUEST_STREAM, LAST, PAGE, RAM, Vm, full, page, smmu, stage2_config};
+use super::bench::{dirty, put, touch};
+use super::guest::{Vm, full, smmu, vm, vm_with};
 
 const ABORTED: Result<u8, Refused> = Err(Refused::Aborted);
 /// STE.S1CDMax: two contexts.
@@ -36,12 +40,12 @@ macro_rules! stale {
 fn r25_a_guests_stage_1_runs_on_its_hypervisors_stage_2() {
     for config in [full(), Config::qemu()] {
         let model = Model::new(config);
-        let mut vm = Vm::new(&model, &smmu(&model), 5, 1);
+        let mut vm = vm(&model, &smmu(&model), 5, 1);
         assert_eq!(touch(&vm.device, 0), ABORTED, "nothing yet");
         vm.write_entry(0, 2);
         assert_eq!(touch(&vm.device, 0), Ok(0xa1));
         dirty(&vm.device, 8).unwrap();
-        assert_eq!(word(&vm.ram, DATA[0] as usize * 512 + 1), 0x5a);
+        assert_eq!(vm.word(DATA[0], 1), 0x5a);
         // Bypass is stage 2 alone: the device uses the guest's addresses.
         vm.entry = [9, 1 << 44, 0, 0, 0, 0, 0, 0];
         vm.tell(&[[0x04, 31]]);
@@ -62,7 +66,7 @@ fn r25_a_guests_stage_1_runs_on_its_hypervisors_stage_2() {
 fn r25_every_default_of_a_guests_substreams() {
     // S1DSS: what becomes of a transaction without substream, and with substream 0.
     let model = Model::new(full());
-    let mut vm = Vm::new(&model, &smmu(&model), 5, 1);
+    let mut vm = vm(&model, &smmu(&model), 5, 1);
     let disabled =
         |vm: &Vm| vm.events().iter().map(|event| event.kind == EventKind::StreamDisabled).collect::<Vec<_>>();
     for s1dss in [0, 1, 2, 3] {
@@ -89,7 +93,7 @@ fn r25_every_default_of_a_guests_substreams() {
 fn r25_a_guest_invalidates_and_sees_the_effect() {
     let model = Model::new(full());
     let smmu = smmu(&model);
-    let [mut vm, mut other] = [(5, 1), (6, 2)].map(|(stream, number)| Vm::new(&model, &smmu, stream, number));
+    let [mut vm, mut other] = [(5, 1), (6, 2)].map(|(stream, number)| vm(&model, &smmu, stream, number));
     vm.write_entry(0, 2);
     other.write_entry(0, 2);
     let both = |vm: &Vm, other: &Vm| [touch(&vm.device, 0), touch(&other.device, 0)];
@@ -98,7 +102,7 @@ fn r25_a_guest_invalidates_and_sees_the_effect() {
     let commands = [[7 << 48 | 0x12, 1], [0x13, 1], [7 << 48 | 0x11, 0], [0x10, 0], [0x30, 0]];
     for (round, command) in commands.into_iter().enumerate() {
         for guest in [&vm, &other] {
-            put(&guest.ram, LAST[0] * 512, page(DATA[(round + 1) % 2]) | PAGE);
+            guest.put(LAST[0], 0, page(DATA[(round + 1) % 2]) | PAGE);
         }
         let (old, new) = if round % 2 == 0 { (0xa1, 0xb1) } else { (0xb1, 0xa1) };
         assert_eq!(both(&vm, &other), [Ok(old), Ok(0xa2)], "cached");
@@ -108,11 +112,9 @@ fn r25_a_guest_invalidates_and_sees_the_effect() {
     other.tell(&[[0x10, 0]]);
     assert_eq!(both(&vm, &other), [Ok(0xb1), Ok(0xb2)]);
     // Another ASID, and other tables: the context is cached, too.
-    let [first, second] = [0, 1].map(|index| std::array::from_fn::<_, 8, _>(|at| word(&vm.ram, index * 8 + at)));
-    assert_ne!(first, second);
     model.judge_entries_of(vm.stream, false);
-    put_cd(&vm.ram, CONTEXTS, &second);
-    put(&vm.ram, LAST[1] * 512, page(DATA[0]) | PAGE);
+    vm.put_context(0, &vm.context(1));
+    vm.put(LAST[1], 0, page(DATA[0]) | PAGE);
     assert_eq!(touch(&vm.device, 0), Ok(0xb1), "cached");
     vm.tell(&[[0x05 | OF_STREAM, 1]]);
     assert_eq!((touch(&vm.device, 0), vm.syncs), (Ok(0xa1), 7));
@@ -122,13 +124,13 @@ fn r25_a_guest_invalidates_and_sees_the_effect() {
 fn r25_beyond_its_memory_a_guest_meets_a_fault_of_stage_2() {
     for config in [full(), Config::qemu()] {
         let model = Model::new(config);
-        let mut vm = Vm::new(&model, &smmu(&model), 5, 1);
+        let mut vm = vm(&model, &smmu(&model), 5, 1);
         vm.write_entry(0, 2);
         let outside = 0x9000_3000;
-        put(&vm.ram, LAST[0] * 512 + 1, outside | PAGE);
+        vm.put(LAST[0], 1, outside | PAGE);
         assert_eq!(touch(&vm.device, 0x1010), ABORTED);
         // Its tables, and its contexts.
-        put(&vm.ram, (LAST[0] - 1) * 512 + 1, outside | 3);
+        vm.put(LAST[0] - 1, 1, outside | 3);
         assert_eq!(touch(&vm.device, 0x20_0000), ABORTED);
         model.judge_entries_of(vm.stream, false);
         vm.entry[0] = 0x9000_4000 | 0b1011;
@@ -163,7 +165,7 @@ fn warm(device: &Device) -> bool {
 fn r26_what_stage_2_takes_away_is_out_of_reach_of_every_guest_device() {
     for ats in [Eats::Off, Eats::Full, Eats::SplitStage] {
         let model = Model::new(full());
-        let mut vm = Vm::new(&model, &smmu(&model), 5, 1);
+        let mut vm = vm(&model, &smmu(&model), 5, 1);
         vm.parent.ats = ats;
         vm.write_entry(SUBSTREAMS, 2 | if ats == Eats::Off { 0 } else { ATS });
         let devices = [vm.device.clone(), vm.device.substream(1)];
@@ -196,7 +198,7 @@ fn r26_what_stage_2_takes_away_is_out_of_reach_of_every_guest_device() {
 #[test]
 fn r26_what_a_device_kept_is_gone_before_its_guest_has_ats_again() {
     let model = Model::new(full());
-    let mut vm = Vm::new(&model, &smmu(&model), 5, 1);
+    let mut vm = vm(&model, &smmu(&model), 5, 1);
     vm.write_entry(SUBSTREAMS, 2 | ATS);
     let device = vm.device.substream(1);
     assert!(warm(&device));
@@ -214,13 +216,13 @@ fn r26_what_a_device_kept_is_gone_before_its_guest_has_ats_again() {
 fn r27_the_next_guest_of_a_vmid_finds_nothing_of_the_last_one() {
     let model = Model::new(full());
     let smmu = smmu(&model);
-    let mut first = Vm::new(&model, &smmu, 5, 1);
+    let mut first = vm(&model, &smmu, 5, 1);
     first.write_entry(0, 2);
     assert_eq!(touch(&first.device, 0), Ok(0xa1));
     let vmid = first.vmid;
     // Dropped with everything that was cached under its VMID; otherwise a law is broken.
     drop(first);
-    let mut second = Vm::new(&model, &smmu, 5, 2);
+    let mut second = vm(&model, &smmu, 5, 2);
     assert_eq!(second.vmid, vmid);
     second.write_entry(0, 2);
     assert_eq!(touch(&second.device, 0), Ok(0xa2));
@@ -230,7 +232,7 @@ fn r27_the_next_guest_of_a_vmid_finds_nothing_of_the_last_one() {
 fn r29_hardware_notes_at_stage_2_what_a_guests_devices_write() {
     let config = TableConfig { tracking: Tracking::HardwareAccessAndDirty, ..stage2_config() };
     let model = Model::new(full());
-    let mut vm = Vm::with(&model, &smmu(&model), 5, 1, &config);
+    let mut vm = vm_with(&model, &smmu(&model), 5, 1, &config);
     vm.write_entry(0, 2);
     let dirty_pages = |vm: &Vm| {
         let mut pages = Vec::new();
@@ -247,6 +249,37 @@ fn r29_hardware_notes_at_stage_2_what_a_guests_devices_write() {
     assert_eq!(dirty_pages(&vm), [0; 0]);
     dirty(&vm.device, 0).unwrap();
     assert_eq!(dirty_pages(&vm), [page(DATA[0])], "once more");
+}
+
+#[test]
+fn r29_a_hypervisors_own_table_with_forced_write_back_or_without() {
+    let cacheability = |forced, leaf| {
+        let model = Model::new(full());
+        let [first, second, last] = [(); 3].map(|()| model.platform().buffer(4096));
+        let mut vm = vm(&model, &smmu(&model), 5, 1);
+        put(&first, RAM >> 30, second.physical().get() | 3);
+        put(&second, 0, last.physical().get() | 3);
+        (0..PAGES).for_each(|number| put(&last, number, (vm.ram.physical().get() + number * 4096) | leaf));
+        let config = SharedConfig {
+            root: first.physical(),
+            granule: Granule::K4,
+            input_bits: 39,
+            output_bits: 44,
+            start_level: 1,
+        };
+        let table = SharedTable::new(&config).unwrap();
+        let stage2 = vm.smmu.stage2_stream(vm.vmid, &table).unwrap();
+        vm.parent.stage2 = Stage2Stream { force_write_back: forced, ..stage2 };
+        // The guest calls its memory non-cacheable.
+        vm.put(LAST[0], 0, page(DATA[0]) | (PAGE & !(7 << 2)));
+        vm.write_entry(0, 2);
+        assert_eq!(touch(&vm.device, 0), Ok(0xa1));
+        vm.device.memory_type(Iova::new(0))
+    };
+    let normal = |cacheability| Some(MemoryType::Normal { outer: cacheability, inner: cacheability });
+    // MemAttr 0110 with S2FWB, and 1111 without.
+    assert_eq!(cacheability(true, 0x7db), normal(Cacheability::WriteBack));
+    assert_eq!(cacheability(false, 0x7ff), normal(Cacheability::NonCacheable));
 }
 
 const OPCODES: &[u64] =
@@ -274,7 +307,7 @@ proptest! {
     fn r25_no_command_of_a_guest_reaches_beyond_it(commands in commands(), ril: bool, asid16: bool, ats: bool) {
         let model = Model::new(Config { ril, asid16, ats, pri: ats, ..full() });
         let smmu = smmu(&model);
-        let [mut vm, mut other] = [(5, 1), (6, 2)].map(|(stream, number)| Vm::new(&model, &smmu, stream, number));
+        let [mut vm, mut other] = [(5, 1), (6, 2)].map(|(stream, number)| vm(&model, &smmu, stream, number));
         let ats_bit = if ats { ATS } else { 0 };
         vm.write_entry(SUBSTREAMS, 2 | ats_bit);
         other.write_entry(SUBSTREAMS, 2 | ats_bit);
@@ -283,8 +316,8 @@ proptest! {
         prop_assert_eq!(touch(&other.device.substream(1), 0), Ok(0xb2));
         // From here on nobody finds the other guest's data but in caches.
         for index in 0..2 {
-            put(&other.ram, LAST[index] * 512, 0);
-            put(&other.ram, DATA[index] * 512, 0xc2);
+            other.put(LAST[index], 0, 0);
+            other.put(DATA[index], 0, 0xc2);
         }
         let refused = smmu.statistics().refused;
         let mut rest = &commands[..];
@@ -297,7 +330,7 @@ proptest! {
         prop_assert_eq!(touch(&other.device, 0), Ok(0xc2));
         prop_assert_eq!(touch(&other.device.substream(1), 0), Ok(0xc2));
         prop_assert_eq!(other.device.write_translated(Iova::new(0), &[0xc2]).is_ok(), ats);
-        put(&vm.ram, LAST[0] * 512, page(DATA[1]) | PAGE);
+        vm.put(LAST[0], 0, page(DATA[1]) | PAGE);
         vm.tell(&[[0x30, 0], [0x04, 31]]);
         prop_assert_eq!(touch(&vm.device, 0), Ok(0xb1));
         other.tell(&[[0x10, 0]]);
@@ -307,8 +340,6 @@ proptest! {
 
 #[test]
 fn both_halves_of_an_address_space() {
-    use smmu::device::ContextTable;
-    use smmu::pgtable::{Access, Half, MemoryType, PageTable, Stage};
     let model = Model::new(full());
     let smmu = smmu(&model);
     let config = TableConfig { stage: Stage::Stage1, ..stage2_config() };
@@ -317,8 +348,8 @@ fn both_halves_of_an_address_space() {
     let data = model.platform().buffer(4096);
     put(&data, 0, 0x77);
     let (low, high) = (0x1000, !0 << 40 | 0x3000);
-    lower.map(Iova::new(low), data.physical(), 4096, Access::Read, MemoryType::WriteBack).unwrap();
-    upper.map(Iova::new(high), data.physical(), 4096, Access::ReadWrite, MemoryType::WriteBack).unwrap();
+    lower.map(Iova::new(low), data.physical(), 4096, Access::Read, Memory::WriteBack).unwrap();
+    upper.map(Iova::new(high), data.physical(), 4096, Access::ReadWrite, Memory::WriteBack).unwrap();
     let walk = smmu.features().walk_attributes();
     let asid = smmu.take_asid().unwrap();
     let one = ContextDescriptor::new(&Stage1Context {
@@ -328,7 +359,7 @@ fn both_halves_of_an_address_space() {
         table: lower.root(),
         output_size: smmu.features().output_size(),
         walk,
-        mair: PageTable::<tests::model::ModelPlatform>::MAIR,
+        mair: PageTable::<ModelPlatform>::MAIR,
         hardware_update: Tracking::Off.hardware_update(),
         access_flag_fault_disabled: false,
         stall: false,
@@ -341,7 +372,7 @@ fn both_halves_of_an_address_space() {
     let both = || [touch(&device, low), touch(&device, high)];
     assert_eq!(both(), [Ok(0x77), ABORTED]);
     // The upper half comes and goes while the lower one is in use; then everything under the ASID is invalidated.
-    let tag = TranslationTag::Stage1 { asid, vmid: smmu::addr::Vmid::new(0) };
+    let tag = TranslationTag::Stage1 { asid, vmid: Vmid::new(0) };
     for (context, expected) in [(one.with_upper_half(&half), Ok(0x77)), (one, ABORTED)] {
         let mark = model.mark();
         smmu.set_context(&contexts, &[stream], SubstreamId::new(0), &context).unwrap();

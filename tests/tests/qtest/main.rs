@@ -7,6 +7,7 @@ mod configuration;
 mod faults;
 mod isolation;
 mod mappings;
+mod nested;
 mod queues;
 mod sequences;
 mod setup;
