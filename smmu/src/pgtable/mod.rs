@@ -12,6 +12,8 @@
 //!   it.
 //! * A removed table is given back twice: by the caller ([`PageTable::free`]), once the SMMU has forgotten it, and by the
 //!   last method that was running when it was removed, which may still be reading it.
+//!
+#![doc = include_str!("shapes.md")]
 
 mod config;
 mod empty;

@@ -47,6 +47,7 @@ pub struct Config {
     pub bbml: u32,
     pub e0pd: bool,
     pub oas: u32,
+    pub vax: u32,
     pub gran4k: bool,
     pub gran16k: bool,
     pub gran64k: bool,
@@ -137,6 +138,7 @@ impl Config {
             bbml: 2,
             e0pd: false,
             oas: 4,
+            vax: 0,
             gran4k: true,
             gran16k: true,
             gran64k: true,
@@ -309,6 +311,7 @@ impl Config {
             (self.gran4k.into(), 4),
             (self.gran16k.into(), 5),
             (self.gran64k.into(), 6),
+            (self.vax, 10),
             (self.stall_max, 16),
         ])
     }
@@ -318,10 +321,17 @@ fn pack(fields: &[(u32, u32)]) -> u32 {
     fields.iter().fold(0, |register, &(value, shift)| register | value << shift)
 }
 
-/// Address bits that a code of IDR5.OAS, CD.IPS or STE.S2PS stands for. The model has no 52-bit addresses: codes from 5
-/// on mean 48.
+/// Address bits that a code of IDR5.OAS, CD.IPS or STE.S2PS stands for. Reserved codes mean the most: 52.
 pub(super) fn address_bits(code: u64) -> u32 {
-    [32, 36, 40, 42, 44, 48].get(code as usize).copied().unwrap_or(48)
+    [32, 36, 40, 42, 44, 48].get(code as usize).copied().unwrap_or(LARGE_ADDRESS_BITS)
+}
+
+/// Address bits with a granule of 64 KiB, if the SMMU has so many.
+const LARGE_ADDRESS_BITS: u32 = 52;
+
+/// The most address bits with a granule, without IDR5.DS.
+pub(super) fn most_address_bits(granule: u32) -> u32 {
+    if granule == 16 { LARGE_ADDRESS_BITS } else { 48 }
 }
 
 #[cfg(test)]

@@ -125,6 +125,11 @@ impl Memory {
         }
     }
 
+    /// Gives memory out from an address on.
+    pub(super) fn continue_at(&mut self, physical: u64) {
+        self.next_physical = physical;
+    }
+
     pub(super) fn set_reuse(&mut self, reuse: bool) {
         self.reuse = reuse;
     }

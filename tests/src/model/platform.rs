@@ -51,6 +51,11 @@ impl ModelPlatform {
         self.allocations_left.store(count, Ordering::SeqCst);
     }
 
+    /// Allocates from a physical address on from now on: one that no memory is at.
+    pub fn continue_at(&self, physical: u64) {
+        self.memory().continue_at(physical);
+    }
+
     /// Hands freed memory out again at once, the latest first, so that stale translations lead to somebody else's data.
     pub fn reuse_freed_memory(&self, reuse: bool) {
         self.memory().set_reuse(reuse);

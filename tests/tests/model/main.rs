@@ -26,6 +26,7 @@ mod lookups;
 mod many;
 mod nested;
 mod page_requests;
+mod page_table_shapes;
 mod raised;
 mod registers;
 mod sequences;

@@ -69,6 +69,29 @@ fn r24_other_words() {
     assert_eq!(mair[2..], [0, 0x0807_0605_f404_ff44, 0, 0, 0, 0]);
 }
 
+/// In one piece, unlike in descriptors.
+#[test]
+fn r26_roots_above_48_bits() {
+    let root = PhysAddr::new(0x000f_1234_5678_9000);
+    let words = words(|c| (c.table, c.output_size) = (root, AddressSize::Bits52));
+    assert_eq!((words[0] ^ ALWAYS, words[1]), (6 << 32, root.get()));
+    let upper = ContextDescriptor::new(&CONTEXT).with_upper_half(&UpperHalf { table: root, ..UPPER });
+    assert_eq!(upper.words()[2], root.get());
+}
+
+#[test]
+fn r26_fields_hold_values_and_not_their_masks() {
+    for t0sz in 0..64 {
+        assert_eq!(words(|c| c.t0sz = t0sz)[0] ^ ALWAYS, t0sz.into());
+        let upper = ContextDescriptor::new(&CONTEXT).with_upper_half(&UpperHalf { t1sz: t0sz, ..UPPER });
+        assert_eq!(upper.words()[0] >> 16 & 0x3f, t0sz.into());
+    }
+    for code in 0..7 {
+        let output_size = AddressSize::from_code(code);
+        assert_eq!(words(|c| c.output_size = output_size)[0] ^ ALWAYS, code << 32);
+    }
+}
+
 #[test]
 fn r24_upper_half() {
     let word = |change: fn(&mut UpperHalf)| {

@@ -149,6 +149,40 @@ fn r24_stage2_word_3() {
     assert_eq!(stage2(|s| s.table = PhysAddr::new(0x4000_0000))[3], 0x4000_0000);
 }
 
+/// 52-bit addresses are in one piece: unlike in descriptors, where bits 51:48 are elsewhere.
+#[test]
+fn r26_a_root_above_48_bits() {
+    assert_eq!(stage2(|s| s.table = PhysAddr::new(0x000f_1234_5678_9000))[3], 0x000f_1234_5678_9000);
+    assert_eq!(stage2(|s| s.output_size = AddressSize::Bits52)[2], 1 << 51 | 6 << 48);
+}
+
+/// Linux once wrote the field's mask where its value was meant: then a code of all ones came out, whatever went in.
+#[test]
+fn r26_fields_hold_values_and_not_their_masks() {
+    let word2 = |change: fn(&mut Stage2Stream)| stage2(change)[2] ^ 1 << 51;
+    for t0sz in 0..64 {
+        assert_eq!(
+            StreamTableEntry::stage2(&Stage2Stream { t0sz, ..STAGE2 }).words()[2] ^ 1 << 51,
+            u64::from(t0sz) << 32
+        );
+    }
+    for sl0 in 0..4 {
+        assert_eq!(
+            StreamTableEntry::stage2(&Stage2Stream { sl0, ..STAGE2 }).words()[2] ^ 1 << 51,
+            u64::from(sl0) << 38
+        );
+    }
+    for code in 0..7 {
+        let output_size = AddressSize::from_code(code);
+        assert_eq!(StreamTableEntry::stage2(&Stage2Stream { output_size, ..STAGE2 }).words()[2] ^ 1 << 51, code << 48);
+    }
+    assert_eq!(word2(|s| s.granule = Granule::K16), 2 << 46);
+    assert_eq!(word2(|s| s.granule = Granule::K64), 1 << 46);
+    assert_eq!(word2(|s| s.walk.shareability = Shareability::OuterShareable), 2 << 44);
+    assert_eq!(word2(|s| s.walk.inner = Cacheability::WriteThrough), 2 << 40);
+    assert_eq!(word2(|s| s.walk.outer = Cacheability::WriteBack), 1 << 42);
+}
+
 #[test]
 fn nested_takes_the_vmid_of_stage2_and_the_rest_of_word_1_from_stage1() {
     let first = Stage1Stream { vmid: Vmid::new(1), world: Strw::El2, shareability: Shcfg::UseIncoming, ..STAGE1 };

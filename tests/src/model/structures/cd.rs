@@ -1,7 +1,7 @@
 //! Context descriptors (IHI 0070, 5.4).
 
 use super::super::bits::{field, flag, mask};
-use super::super::config::{Config, address_bits};
+use super::super::config::{Config, address_bits, most_address_bits};
 use super::ste::first;
 use super::{Ste, World};
 
@@ -165,10 +165,12 @@ impl Cd {
             (true, Some(16)) => 47,
             (true, _) => 48,
         };
+        let smallest = if config.vax == 1 && granule == Some(16) { 12 } else { 16 };
+        let output_bits = self.output_bits(config).min(granule.map_or(48, most_address_bits));
         first(&[
-            (!(16..=largest).contains(&self.tsz(half)), "TxSZ is out of range"),
+            (!(smallest..=largest).contains(&self.tsz(half)), "TxSZ is out of range"),
             (!implemented, "TGx is reserved or not implemented"),
-            (self.ttb(half) >> self.output_bits(config) != 0, "TTBx is out of range"),
+            (self.ttb(half) >> output_bits != 0, "TTBx is out of range"),
         ])
     }
 }

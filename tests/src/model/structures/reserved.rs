@@ -42,15 +42,22 @@ pub(in super::super) fn cd_reserved(cd: &Cd, config: &Config) -> [u64; 8] {
     std::array::from_fn(|index| cd.0[index] & !defined[index])
 }
 
-/// The reserved bits that a valid descriptor has set (Arm ARM, D8.3.1). `log2_bytes` is what a leaf at its level maps.
-pub(in super::super) fn descriptor_reserved(raw: u64, stage2: bool, leaf: Option<u32>, granule: u32) -> u64 {
+/// The reserved bits that a valid descriptor has set (Arm ARM, D8.3.1). `leaf` is log2 of what a leaf at its level maps; with
+/// `large` addresses their bits 51:48 are in 15:12.
+pub(in super::super) fn descriptor_reserved(
+    raw: u64,
+    stage2: bool,
+    leaf: Option<u32>,
+    granule: u32,
+    large: bool,
+) -> u64 {
     let Some(log2_bytes) = leaf else {
         // A table: stage 2 has no attributes there; address bits below the granule and 58:51 are ignored.
         let attributes = if stage2 { mask(63, 59) } else { 1 << 63 };
         return raw & (mask(50, 48) | attributes);
     };
     let below = if log2_bytes > granule { mask(log2_bytes as usize - 1, granule as usize) & !(1 << 16) } else { 0 };
-    let low = if granule > 12 { mask(granule as usize - 1, 12) } else { 0 };
+    let low = if granule > 12 && !large { mask(granule as usize - 1, 12) } else { 0 };
     let stage = if stage2 { 1 << 11 | 1 << 63 } else { 1 << 5 };
     raw & (mask(50, 48) | below | low | stage)
 }

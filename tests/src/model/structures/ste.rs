@@ -1,7 +1,7 @@
 //! Stream table entries (IHI 0070, 5.2).
 
 use super::super::bits::{field, flag, mask};
-use super::super::config::{Config, address_bits};
+use super::super::config::{Config, address_bits, most_address_bits};
 use super::World;
 
 /// What STE.Config asks for.
@@ -137,7 +137,8 @@ impl Ste {
 
     /// Bits of a stage 2 output: S2PS, no more than OAS.
     pub(in super::super) fn s2_output_bits(&self, config: &Config) -> u32 {
-        address_bits(self.field(178, 176)).min(config.oas_bits())
+        let most = self.s2_granule().map_or(48, most_address_bits);
+        address_bits(self.field(178, 176)).min(config.oas_bits()).min(most)
     }
 
     pub(in super::super) fn s2aa64(&self) -> bool {
@@ -252,7 +253,8 @@ impl Ste {
             (true, 16) => 47,
             (true, _) => 48,
         };
-        (16.max(64 - config.ias_bits())..=largest).contains(&self.s2t0sz())
+        let input_bits = config.ias_bits().min(most_address_bits(granule));
+        (64 - input_bits..=largest).contains(&self.s2t0sz())
     }
 
     /// Whether walks may start where S2SL0 says, with at most 16 concatenated tables (Arm ARM, D8.2.2).

@@ -61,16 +61,24 @@ pub(in super::super) fn decode(raw: u64, regime: &Regime, level: i8, input: u64,
     let granule = regime.granule as usize;
     match (bit(raw, 0), bit(raw, 1), level) {
         (true, true, ..3) => {
-            let table = raw & mask(47, granule);
+            let table = address(raw, regime, granule);
             let limits = if regime.hierarchical { limits.and(raw) } else { limits };
             Decoded::Table { table, limits }
         }
         (true, true, 3) => Decoded::Leaf(leaf(raw, regime, level, input, limits)),
-        // 4 KiB has blocks at levels 1 and 2, 16 and 64 KiB only at level 2.
+        // 4 KiB has blocks at levels 1 and 2, 16 and 64 KiB only at level 2, but for 64 KiB with 52-bit addresses.
         (true, false, 2) => Decoded::Leaf(leaf(raw, regime, level, input, limits)),
-        (true, false, 1) if granule == 12 => Decoded::Leaf(leaf(raw, regime, level, input, limits)),
+        (true, false, 1) if granule == 12 || regime.has_large_addresses() => {
+            Decoded::Leaf(leaf(raw, regime, level, input, limits))
+        }
         _ => Decoded::Invalid,
     }
+}
+
+/// The address in a descriptor, from bit `lowest` up. Bits 51:48 of large ones are in 15:12 (Arm ARM, D8.3.1).
+fn address(raw: u64, regime: &Regime, lowest: usize) -> u64 {
+    let large = if regime.has_large_addresses() { bits(raw, 15, 12) << 48 } else { 0 };
+    raw & mask(47, lowest) | large
 }
 
 impl Limits {
@@ -99,7 +107,7 @@ fn leaf(raw: u64, regime: &Regime, level: i8, input: u64, limits: Limits) -> Lea
     let shift = regime.shift(level);
     let joined = if bit(raw, 52) { contiguous(regime.granule, level) } else { 0 };
     let log2_bytes = shift + joined;
-    let output = raw & mask(47, shift as usize) & !((1 << log2_bytes) - 1);
+    let output = address(raw, regime, shift as usize) & !((1 << log2_bytes) - 1);
     let dirty_managed = regime.update_dirty_state && bit(raw, 51);
     let (permissions, clean) = match regime.tag.stage2 {
         true => stage2_permissions(raw, regime, dirty_managed),

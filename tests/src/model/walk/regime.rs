@@ -1,6 +1,7 @@
 //! What a CD or an STE says about a set of tables.
 
 use super::super::Machine;
+use super::super::config::most_address_bits;
 use super::super::memory::View;
 use super::super::structures::{Cd, Half, Ste, StreamConfig, World};
 
@@ -89,6 +90,11 @@ impl Regime {
         8 << (self.input_bits - self.shift(self.start_level))
     }
 
+    /// Whether the granule is 64 KiB and addresses have 52 bits.
+    pub(in super::super) fn has_large_addresses(&self) -> bool {
+        self.granule == 16 && self.output_bits == 52
+    }
+
     fn aligned(mut self) -> Self {
         self.root = self.written_root & !(self.root_bytes() - 1);
         self
@@ -128,7 +134,7 @@ impl Machine {
             root: 0,
             written_root: cd.ttb(half),
             is_intermediate: nested,
-            output_bits: cd.output_bits(&self.config),
+            output_bits: cd.output_bits(&self.config).min(most_address_bits(granule)),
             view: self.view(cd.walk_attributes(half)),
             access_flag_ignored: cd.affd(),
             update_access_flag: cd.ha(),

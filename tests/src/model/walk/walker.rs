@@ -282,7 +282,7 @@ impl Machine {
     }
 
     fn check_descriptor(&mut self, raw: u64, regime: &Regime, leaf: Option<u32>, physical: u64) {
-        let reserved = descriptor_reserved(raw, regime.tag.stage2, leaf, regime.granule);
+        let reserved = descriptor_reserved(raw, regime.tag.stage2, leaf, regime.granule, regime.has_large_addresses());
         if reserved != 0 {
             let details = format!("descriptor {raw:#x} at {physical:#x} has reserved bits {reserved:#x}");
             self.violation(Law::ReservedBit, details);
