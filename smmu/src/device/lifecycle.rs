@@ -33,7 +33,7 @@ impl<P: Platform> Smmu<P> {
     }
 
     /// Switches the SMMU off with all traffic aborted, for good: what is left when it does not do as it is told. Commands
-    /// are refused from here on.
+    /// are refused from here on, and once it is off those under way end with [`DeviceError::Closed`].
     ///
     /// # Errors
     ///
@@ -45,13 +45,16 @@ impl<P: Platform> Smmu<P> {
         // Nor does anybody who is bringing it up on another CPU at this moment switch anything on any more.
         self.control.enables.seal();
         match before {
-            Phase::Running | Phase::Changing => bring_up::stop(&self.control),
+            Phase::Running | Phase::Changing => bring_up::stop(&self.control)?,
             // It is off, and maybe without power: its registers are left alone.
-            Phase::Suspended | Phase::ClosedAsleep => Ok(()),
+            Phase::Suspended | Phase::ClosedAsleep => {}
             // It was told before. Every further wait for it would be in vain.
-            Phase::Closed => bring_up::stop_at_once(&self.control),
-            Phase::HandedOver => Err(DeviceError::HandedOver),
+            Phase::Closed => bring_up::stop_at_once(&self.control)?,
+            Phase::HandedOver => return Err(DeviceError::HandedOver),
         }
+        // Nothing is reached any more, so nobody has to wait for commands that were under way.
+        self.commands.halt();
+        Ok(())
     }
 
     /// Ends this driver's part in the SMMU. What is asked of it afterwards fails.
@@ -191,6 +194,7 @@ impl<P: Platform> Smmu<P> {
         self.commands.close();
         self.control.enables.seal();
         bring_up::stop(&self.control)?;
+        self.commands.halt();
         Err(error)
     }
 }

@@ -50,6 +50,17 @@ impl<P: Platform> Gate<P> {
         let halted = || self.halted.load(Ordering::Acquire).then_some(DeviceError::Command(CommandError::Abt));
         self.refusal.lock().or_else(halted).map_or(Ok(()), Err)
     }
+
+    /// Why what is in the queue is not carried out any more, if so.
+    pub(super) fn check_halted(&self) -> Result<(), DeviceError> {
+        if !self.halted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match *self.refusal.lock() {
+            Some(DeviceError::Closed) => Err(DeviceError::Closed),
+            _ => Err(DeviceError::Command(CommandError::Abt)),
+        }
+    }
 }
 
 impl<P: Platform> CommandQueue<P> {
@@ -83,8 +94,8 @@ impl<P: Platform> CommandQueue<P> {
         self.gate.halted.load(Ordering::Acquire)
     }
 
-    /// Notes that the SMMU cannot read the queue any more.
-    pub(super) fn halt(&self) {
+    /// Notes that the SMMU does not read the queue any more: who waits for it waits no longer.
+    pub(in crate::device) fn halt(&self) {
         self.gate.halted.store(true, Ordering::Release);
         self.reservations.shut();
     }

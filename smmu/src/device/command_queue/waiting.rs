@@ -5,7 +5,6 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::CommandQueue;
-use crate::arch::command::CommandError;
 use crate::arch::registers::{CMDQ_CONS, CMDQ_PROD};
 use crate::device::DeviceError;
 use crate::device::control::{Control, Deadline, wait_until};
@@ -145,7 +144,7 @@ impl<P: Platform> CommandQueue<P> {
         if consumed.stopped {
             self.repair(control, errors);
         }
-        if self.is_halted() { Err(DeviceError::Command(CommandError::Abt)) } else { Ok(()) }
+        self.gate.check_halted()
     }
 
     /// What to say of an SMMU that does not consume what lies before `end`, or of a CPU that does not fill its slots.

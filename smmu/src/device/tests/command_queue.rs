@@ -230,3 +230,25 @@ fn a_closed_smmu_takes_no_commands() {
     assert_eq!(smmu.run([command(1)]), Err(DeviceError::Closed));
     assert_eq!((commands(&platform.journal()), fake.get(CR0ACK)), (vec![], 0));
 }
+
+#[test]
+fn commands_under_way_end_when_the_smmu_is_closed() {
+    let (platform, fake, smmu) = with_slots(3);
+    platform.set_nanoseconds_per_relax(100);
+    fake.on_command(|_| Outcome::Stuck);
+    let before = fake.get(CMDQ_PROD);
+    std::thread::scope(|scope| {
+        // One waits for its command, the other for space.
+        let senders = [1, 100].map(|count| {
+            let smmu = &smmu;
+            scope.spawn(move || smmu.run((0..count).map(command)))
+        });
+        while fake.get(CMDQ_PROD).wrapping_sub(before) & 0xf != 8 {
+            std::thread::yield_now();
+        }
+        smmu.close().unwrap();
+        for sender in senders {
+            assert_eq!(sender.join().unwrap(), Err(DeviceError::Closed));
+        }
+    });
+}
