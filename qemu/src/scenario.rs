@@ -83,7 +83,7 @@ impl fmt::Display for Devices {
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: [Scenario; 17] = [
+pub const SCENARIOS: [Scenario; 18] = [
     Scenario {
         name: "demo",
         shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
@@ -123,6 +123,12 @@ pub const SCENARIOS: [Scenario; 17] = [
     Scenario {
         name: "bench-page-tables",
         shows: "how many instructions it takes to map, unmap and look up in page tables",
+        devices: Devices::Counted,
+        reads_disk: false,
+    },
+    Scenario {
+        name: "bench-invalidation",
+        shows: "how many instructions it takes until an SMMU has forgotten a page, a block or an address space",
         devices: Devices::Counted,
         reads_disk: false,
     },

@@ -4,15 +4,19 @@
 //! nanoseconds: what it says between two readings is how many instructions lie between them, exactly and every time.
 //! Without that the figures are nanoseconds of an emulator, which mean nothing.
 
+use alloc::string::{String, ToString};
 use core::hint::black_box;
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTVCT_EL0, Readable};
-use smmu::addr::{Iova, PhysAddr};
+use smmu::addr::{Iova, PhysAddr, Vmid};
 use smmu::arch::attributes::Granule;
+use smmu::arch::range::Stale;
+use smmu::device::{DeviceError, StaleRange, TranslationTag};
 use smmu::pgtable::{Access, MemoryType, PageTable, Stage, TableConfig};
 
 use super::Context;
+use super::system::System;
 use crate::platform::{Kernel, PLATFORM};
 use crate::power::ExitCode;
 use crate::{println, record};
@@ -113,4 +117,33 @@ fn row(table: &PageTable<Kernel>, name: &str, bytes: u64, iova: Iova, physical: 
     println!("{name:<12} {mapped:>8} {unmapped:>8} {looked_up:>8}");
     record!("pgtable", "row" => name, "map" => mapped, "unmap" => unmapped, "lookup" => looked_up);
     sound
+}
+
+/// What it takes to have an SMMU forget something: one command and a CMD_SYNC, until it has.
+pub(super) fn invalidation(context: &Context) -> ExitCode {
+    super::exit_code(invalidations(context))
+}
+
+fn invalidations(context: &Context) -> Result<(), String> {
+    let system = System::discover(context)?;
+    let smmu = &system.smmus.first().ok_or("no SMMU")?.smmu;
+    let asid = smmu.take_asid().map_err(|error| error.to_string())?;
+    let tag = TranslationTag::Stage1 { asid, vmid: Vmid::new(0) };
+    let leaves = |size_bytes, level| {
+        let stale = Stale::Leaves { level: Some(level) };
+        StaleRange { start: IOVA, size_bytes, granule: Granule::K4, stale }
+    };
+    println!("{:<12} {:>12}", "invalidation", "instructions");
+    invalidation_row("4k", || smmu.invalidate(black_box(tag), black_box(&leaves(PAGE, 3))))?;
+    invalidation_row("2m", || smmu.invalidate(black_box(tag), black_box(&leaves(BLOCK, 2))))?;
+    invalidation_row("all", || smmu.invalidate_all(black_box(tag)))
+}
+
+/// Measures and prints one row.
+fn invalidation_row(row: &str, invalidate: impl Fn() -> Result<(), DeviceError>) -> Result<(), String> {
+    let mut result = Ok(());
+    let instructions = median(|| count(|| result = result.and(invalidate())));
+    println!("{row:<12} {instructions:>12}");
+    record!("invalidation", "row" => row, "instructions" => instructions);
+    result.map_err(|error| error.to_string())
 }

@@ -88,6 +88,11 @@ pub const SCENARIOS: &[Scenario] = &[
         description: "instructions that map, unmap and lookup take",
         run: benchmarks::page_tables,
     },
+    Scenario {
+        name: "bench-invalidation",
+        description: "instructions that one invalidation takes",
+        run: benchmarks::invalidation,
+    },
     Scenario { name: "hello", description: "boot, say what was found, and exit", run: base::run },
     Scenario { name: "timer", description: "three interrupts of the architected timer", run: base::timer },
     Scenario { name: "memory", description: "DMA memory taken and given back", run: base::memory },

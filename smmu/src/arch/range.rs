@@ -51,6 +51,7 @@ const MAX_PAGES: u64 = 32 << 31;
 impl TlbiRanges {
     /// The commands for `size_bytes` bytes from `start` on, widened to whole pages and clipped to the 64-bit space.
     #[must_use]
+    #[inline]
     pub fn new(start: Iova, size_bytes: u64, granule: Granule, stale: Stale) -> Self {
         let first = start.align_down(granule.bytes()).get();
         let page = granule.log2_bytes();
@@ -67,6 +68,7 @@ impl TlbiRanges {
 
     /// How many commands are still to come.
     #[must_use]
+    #[inline]
     pub fn commands(&self) -> u64 {
         self.remaining_pages.div_ceil(MAX_PAGES)
     }
@@ -74,6 +76,7 @@ impl TlbiRanges {
 
 /// The level hint that the SMMU accepts for leaves of `level` at `start`, or 0 for none: a misaligned address would
 /// make the command unpredictable.
+#[inline]
 fn usable_ttl(start: u64, granule: Granule, level: u8) -> u8 {
     let bits_per_level = granule.log2_bytes() - 3;
     // A level-1 block of 16 KiB granules exists only with IDR5.DS.
@@ -88,6 +91,7 @@ fn usable_ttl(start: u64, granule: Granule, level: u8) -> u8 {
 impl Iterator for TlbiRanges {
     type Item = TlbiAddress;
 
+    #[inline]
     fn next(&mut self) -> Option<TlbiAddress> {
         let pages = self.remaining_pages.min(MAX_PAGES);
         let last = pages.checked_sub(1)?;

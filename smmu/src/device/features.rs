@@ -262,6 +262,7 @@ impl Features {
 
     /// Range invalidation and level hints (IDR3.RIL).
     #[must_use]
+    #[inline]
     pub fn range_invalidation(&self) -> bool {
         self.idr3.is_set(IDR3::RIL)
     }

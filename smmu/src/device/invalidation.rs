@@ -114,6 +114,16 @@ impl TlbInvalidations {
         };
         Self { tag, scopes }
     }
+
+    /// How many commands are still to come.
+    #[inline]
+    fn commands(&self) -> u64 {
+        match &self.scopes {
+            Scopes::Ranges(ranges) => ranges.commands(),
+            Scopes::Entries { remaining, .. } => *remaining,
+            Scopes::All(pending) => u64::from(*pending),
+        }
+    }
 }
 
 impl Scopes {
@@ -162,7 +172,17 @@ impl<P: Platform> Smmu<P> {
     /// Any error means that old translations may still be in use: keep the memory that they lead to.
     #[inline]
     pub fn invalidate(&self, tag: TranslationTag, range: &StaleRange) -> Result<(), DeviceError> {
-        self.run_invalidations(self.tlb_invalidations(tag, range))
+        let mut tlb = self.tlb_invalidations(tag, range);
+        // As a rule one command is enough.
+        match tlb.commands() {
+            1 => tlb.next().map_or(Ok(()), |only| self.run_invalidation(only)),
+            _ => self.invalidate_piecewise(tlb),
+        }
+    }
+
+    #[inline(never)]
+    fn invalidate_piecewise(&self, tlb: TlbInvalidations) -> Result<(), DeviceError> {
+        self.run_invalidations(tlb)
     }
 
     /// Makes the SMMU forget `range` under `tag`, and then the devices that have cached translations of their own: `targets`
@@ -207,7 +227,7 @@ impl<P: Platform> Smmu<P> {
     ///
     /// As [`invalidate`](Self::invalidate).
     pub fn invalidate_all(&self, tag: TranslationTag) -> Result<(), DeviceError> {
-        self.run_invalidations([tag.all()])
+        self.run_invalidation(tag.all())
     }
 
     #[inline]

@@ -216,10 +216,13 @@ impl<P: Platform> Smmu<P> {
     /// Sends invalidations and waits. A suspended SMMU has none to carry out: it translates nothing, and forgets everything
     /// before it does again.
     fn run_invalidations(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), DeviceError> {
-        match self.run(commands) {
-            Err(DeviceError::Suspended) => Ok(()),
-            other => other,
-        }
+        needless_while_suspended(self.run(commands))
+    }
+
+    /// The same for one that no device has to obey.
+    #[inline]
+    fn run_invalidation(&self, command: Command) -> Result<(), DeviceError> {
+        needless_while_suspended(self.commands.run_one(&self.control, &self.errors, command))
     }
 
     /// Sends commands and waits until they are carried out.
@@ -231,6 +234,14 @@ impl<P: Platform> Smmu<P> {
 impl<P: Platform> fmt::Debug for Smmu<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Smmu").field("features", &self.features).finish_non_exhaustive()
+    }
+}
+
+#[inline]
+fn needless_while_suspended(result: Result<(), DeviceError>) -> Result<(), DeviceError> {
+    match result {
+        Err(DeviceError::Suspended) => Ok(()),
+        other => other,
     }
 }
 

@@ -100,8 +100,8 @@ impl Command {
         [(CMD0::Opcode.val(self.opcode() as u64) + word0).value, word1.value]
     }
 
-    /// All but the opcode.
-    #[inline]
+    /// All but the opcode. Who sends a command knows which one, and needs one arm of this only.
+    #[inline(always)]
     fn operands(&self) -> (Word0, Word1) {
         let none = Word1::none();
         match *self {

@@ -148,6 +148,22 @@ impl<P: Platform> CommandQueue<P> {
         self.send(control, errors, &batch, true)
     }
 
+    /// [`run`](Self::run) for one command.
+    #[inline]
+    pub(super) fn run_one(
+        &self,
+        control: &Control<P>,
+        errors: &GlobalErrors<P>,
+        command: Command,
+    ) -> Result<(), DeviceError> {
+        let refusals_before = self.refusals.count();
+        let encoded = command.encode();
+        match self.reservations.reserve(2) {
+            Some(range) => self.send_at(control, errors, range, &[encoded], refusals_before),
+            None => self.run(control, errors, [command]),
+        }
+    }
+
     /// Sends a batch, behind it a CMD_SYNC if it is the request's last, and waits until it is consumed.
     ///
     /// A batch with a CMD_ATC_INV has a CMD_SYNC of its own, and both go in together: somebody else's CMD_SYNC in between
@@ -197,7 +213,6 @@ impl<P: Platform> CommandQueue<P> {
 
     /// Fills the slots of `range` with `commands` and, if there is one more, a CMD_SYNC; hands them over, and waits until they
     /// are consumed.
-    #[inline]
     fn send_at(
         &self,
         control: &Control<P>,
