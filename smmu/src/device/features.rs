@@ -91,6 +91,11 @@ impl Features {
         DeviceError::Unsupported { register: IDR0.name(), found: self.idr0.get(), needed }
     }
 
+    /// The same for IDR3.
+    pub(super) fn idr3_lacks(&self, needed: &'static str) -> DeviceError {
+        DeviceError::Unsupported { register: IDR3.name(), found: self.idr3.get(), needed }
+    }
+
     /// The same for IDR5.
     pub(super) fn idr5_lacks(&self, needed: &'static str) -> DeviceError {
         DeviceError::Unsupported { register: IDR5.name(), found: self.idr5.get(), needed }

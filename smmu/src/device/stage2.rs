@@ -17,6 +17,7 @@ pub struct Stage2Table {
     sl0: u8,
     output_bits: u8,
     hardware_update: HardwareUpdate,
+    force_write_back: bool,
 }
 
 impl<P: Platform> From<&PageTable<P>> for Stage2Table {
@@ -30,6 +31,7 @@ impl<P: Platform> From<&PageTable<P>> for Stage2Table {
             sl0: table.sl0(),
             output_bits: config.output_bits,
             hardware_update: config.tracking.hardware_update(),
+            force_write_back: config.force_write_back,
         }
     }
 }
@@ -45,6 +47,7 @@ impl From<&SharedTable> for Stage2Table {
             sl0: table.sl0(),
             output_bits: config.output_bits,
             hardware_update: HardwareUpdate::None,
+            force_write_back: false,
         }
     }
 }
@@ -78,7 +81,7 @@ impl<P: Platform> Smmu<P> {
             protected_walk: true,
             record_faults: true,
             stall: false,
-            force_write_back: false,
+            force_write_back: table.force_write_back,
             ats: Eats::Off,
             shareability: self.features.incoming_shareability(),
             merge_events: false,
@@ -98,6 +101,9 @@ impl Stage2Table {
         let updates = features.hardware_update();
         if self.hardware_update.ha() > updates.ha() || self.hardware_update.hd() > updates.hd() {
             return Err(features.lacks("the updates of descriptors that the page table counts on (HTTU)"));
+        }
+        if self.force_write_back && !features.force_write_back() {
+            return Err(features.idr3_lacks("stage 2 that decides alone on cacheability (FWB)"));
         }
         AddressSize::holding(self.output_bits)
             .filter(|&size| size <= features.output_size())

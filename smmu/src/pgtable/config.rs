@@ -27,6 +27,9 @@ pub struct TableConfig {
     /// bit). Such a group is mapped, unmapped and protected as a whole, like a block. Not where anything is tracked: hardware
     /// would record it for any one of them.
     pub contiguous: bool,
+    /// At stage 2: whether it decides alone on cacheability, so that what is mapped as write-back is that whatever a guest's
+    /// stage 1 says. The SMMU must support it (IDR3.FWB), and the STE switch it on (S2FWB): leaves then have other codes.
+    pub force_write_back: bool,
 }
 
 impl TableConfig {
@@ -43,6 +46,7 @@ impl TableConfig {
             empty_tables: EmptyTables::KeepOneLevel,
             tracking: Tracking::Off,
             contiguous: false,
+            force_write_back: false,
         }
     }
 }

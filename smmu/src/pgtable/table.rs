@@ -6,7 +6,7 @@ use super::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::geometry::Geometry;
 use super::quick::ShortWay;
 use super::tables::{TableList, Tables, Visit};
-use super::{MemoryType, TableConfig, TableError};
+use super::{MemoryType, Stage, TableConfig, TableError};
 use crate::addr::{Iova, PhysAddr};
 use crate::arch::attributes::Mair;
 use crate::arch::descriptor::{Format, LeafKinds};
@@ -59,7 +59,7 @@ impl<P: Platform> PageTable<P> {
             platform,
             config: *config,
             format: Format { large_addresses: config.output_bits == 52, ..Format::new(config.stage, config.granule) },
-            leaves: LeafKinds::new(config.stage, config.tracking),
+            leaves: leaves(config),
             geometry,
             page_mask: config.granule.bytes() - 1,
             first_address: config.half.first_address(config.input_bits),
@@ -157,6 +157,12 @@ impl<P: Platform> PageTable<P> {
 #[inline]
 pub(super) fn fits(start: u64, size_bytes: u64, space_bytes: u64) -> bool {
     space_bytes.checked_sub(start).is_some_and(|rest| size_bytes <= rest)
+}
+
+/// What its leaves look like.
+fn leaves(config: &TableConfig) -> LeafKinds {
+    let plain = LeafKinds::new(config.stage, config.tracking);
+    if config.stage == Stage::Stage2 && config.force_write_back { plain.forcing_write_back() } else { plain }
 }
 
 impl<P: Platform> Drop for PageTable<P> {

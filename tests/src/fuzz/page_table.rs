@@ -74,6 +74,7 @@ fn config(input: &mut Unstructured<'_>) -> Result<TableConfig> {
         half: Half::Lower,
         tracking: Tracking::Off,
         contiguous: false,
+        force_write_back: false,
     })
 }
 

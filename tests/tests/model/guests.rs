@@ -252,6 +252,19 @@ fn r29_hardware_notes_at_stage_2_what_a_guests_devices_write() {
 }
 
 #[test]
+fn r29_a_guests_memory_is_cacheable_whatever_it_says() {
+    for (forced, expected) in [(true, Cacheability::WriteBack), (false, Cacheability::NonCacheable)] {
+        let model = Model::new(full());
+        let config = TableConfig { force_write_back: forced, ..stage2_config() };
+        let mut vm = vm_with(&model, &smmu(&model), 5, 1, &config);
+        vm.put(LAST[0], 0, page(DATA[0]) | (PAGE & !(7 << 2)));
+        vm.write_entry(0, 2);
+        let expected = MemoryType::Normal { outer: expected, inner: expected };
+        assert_eq!(vm.device.memory_type(Iova::new(0)), Some(expected));
+    }
+}
+
+#[test]
 fn r29_a_hypervisors_own_table_with_forced_write_back_or_without() {
     let cacheability = |forced, leaf| {
         let model = Model::new(full());

@@ -96,10 +96,21 @@ impl MemoryType {
         }
     }
 
+    /// MemAttr of a stage-2 leaf, with S2FWB = 1 (Arm ARM, D8.6): write-back whatever stage 1 says.
+    #[must_use]
+    pub const fn forced_mem_attr(self) -> u64 {
+        match self {
+            Self::NonCacheable => 0b0101,
+            Self::WriteBack => 0b0110,
+            Self::Device => 0b0001,
+        }
+    }
+
+    /// With S2FWB or without: what each means by 0110 and 1111 is not the same, but what is meant here is.
     const fn of_stage2_mem_attr(code: u64) -> Option<Self> {
         match code {
             0b0101 => Some(Self::NonCacheable),
-            0b1111 => Some(Self::WriteBack),
+            0b1111 | 0b0110 => Some(Self::WriteBack),
             0b0001 => Some(Self::Device),
             _ => None,
         }
@@ -344,6 +355,16 @@ impl LeafKinds {
             }
         }
         kinds
+    }
+
+    /// The same where stage 2 decides alone on cacheability (STE.S2FWB), and MemAttr has codes of its own.
+    #[must_use]
+    pub fn forcing_write_back(mut self) -> Self {
+        let [plain, forced] = [MemoryType::WriteBack.stage2_mem_attr(), MemoryType::WriteBack.forced_mem_attr()];
+        for bits in self.bits.iter_mut().filter(|bits| STAGE2::MemAttr.read(**bits) == plain) {
+            *bits = STAGE2::MemAttr.val(forced).modify(*bits);
+        }
+        self
     }
 
     /// The attributes of leaves with these permissions and this memory type.

@@ -181,6 +181,19 @@ fn permissions_come_back_whatever_is_tracked() {
 }
 
 #[test]
+fn stage2_that_forces_write_back_has_codes_of_its_own() {
+    let kinds = LeafKinds::new(Stage::Stage2, Tracking::Off);
+    let of = |kinds: LeafKinds, memory| kinds.of(Access::ReadWrite.into(), memory);
+    // MemAttr 0110; the others are the same.
+    let forced = of(kinds.forcing_write_back(), MemoryType::WriteBack);
+    assert_eq!(forced.bits(), of(kinds, MemoryType::WriteBack).bits() ^ 0b1001 << 2);
+    assert_eq!(forced.memory(), Some(MemoryType::WriteBack));
+    for memory in [MemoryType::NonCacheable, MemoryType::Device] {
+        assert_eq!(of(kinds.forcing_write_back(), memory), of(kinds, memory));
+    }
+}
+
+#[test]
 fn other_permissions_leave_the_rest_and_what_is_dirty() {
     let tracking = Tracking::HardwareAccessAndDirty;
     for stage in [Stage::Stage1, Stage::Stage2] {

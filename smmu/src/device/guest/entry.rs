@@ -7,6 +7,48 @@ use crate::device::{DeviceError, Features, Smmu};
 use crate::platform::Platform;
 
 /// What a guest's streams get from its hypervisor, and how much of the SMMU the guest may have.
+///
+/// ```
+/// use smmu::addr::{StreamId, Vmid};
+/// use smmu::arch::stream_table::StreamTableEntry;
+/// use smmu::device::{DeviceError, Guest, NestedParent, RefusedCommand, Smmu};
+/// use smmu::pgtable::PageTable;
+/// use smmu::platform::Platform;
+///
+/// /// A device is handed to a guest, whose memory `stage2` maps. It aborts until the guest has something for it.
+/// fn hand_over<P: Platform>(
+///     smmu: &Smmu<P>,
+///     stage2: &PageTable<P>,
+///     stream: StreamId,
+/// ) -> Result<(Vmid, NestedParent), DeviceError> {
+///     let vmid = smmu.take_vmid()?;
+///     let parent = NestedParent::new(smmu.stage2_stream(vmid, stage2)?);
+///     smmu.attach(stream, &StreamTableEntry::abort())?;
+///     Ok((vmid, parent))
+/// }
+///
+/// /// What the guest's stream table says about the device takes effect: `Guest::reload`.
+/// fn reload<P: Platform>(
+///     smmu: &Smmu<P>,
+///     parent: &NestedParent,
+///     stream: StreamId,
+///     guests_entry: [u64; 8],
+/// ) -> Result<(), DeviceError> {
+///     // One that is refused is illegal to the guest: its transactions record C_BAD_STE.
+///     let entry = parent.entry(smmu.features(), guests_entry).unwrap_or(StreamTableEntry::INVALID);
+///     smmu.replace_nested(stream, &entry)
+/// }
+///
+/// /// The guest has written its CMDQ_PROD: `Err` tells where its queue stops, and why.
+/// fn kick<P: Platform>(
+///     smmu: &Smmu<P>,
+///     guest: &mut impl Guest,
+///     vmid: Vmid,
+///     commands: &[[u64; 2]],
+/// ) -> Result<(), RefusedCommand> {
+///     smmu.forward(guest, vmid, commands)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NestedParent {
     /// Stage 2 under the guest's VMID ([`Smmu::stage2_stream`]). SHCFG and MEV of all entries are these; EATS is not.

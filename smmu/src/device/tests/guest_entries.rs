@@ -171,8 +171,10 @@ fn stage_2_is_what_the_page_table_is() {
         other => panic!("{other:?}"),
     };
     assert_eq!(unsupported(&smmu, &TableConfig { output_bits: 48, ..config }), "IDR5");
+    let forced = TableConfig { force_write_back: true, ..config };
+    assert!(smmu.stage2_stream(vmid, &PageTable::new(platform, &forced).unwrap()).unwrap().force_write_back);
     let qemu = self::smmu(QEMU);
-    assert_eq!(unsupported(&qemu, &tracked), "IDR0");
+    assert_eq!((unsupported(&qemu, &tracked), unsupported(&qemu, &forced)), ("IDR0", "IDR3"));
     assert_eq!(unsupported(&self::smmu((QEMU.0 & !1, QEMU.1)), &config), "IDR0");
     fake.set(IDR5, 0x54);
     drop(smmu);
