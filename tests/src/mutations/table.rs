@@ -242,6 +242,30 @@ pub const MUTATIONS: &[Mutation] = &[
         edits: &[("match self.abort(stream) {", "match Ok::<(), DeviceError>(()) {")],
     },
     Mutation {
+        name: "guest-vmid-kept",
+        breaks: "A guest invalidates under whatever VMID it names",
+        file: "smmu/src/device/guest/command.rs",
+        edits: &[("Self::Send(Command::TlbiNhAll { vmid })", "Self::Send(command)")],
+    },
+    Mutation {
+        name: "guest-range-misaligned",
+        breaks: "A guest's range goes on as it is, though nobody knows what it means",
+        file: "smmu/src/device/guest/command.rs",
+        edits: &[("if scope.address.is_aligned(leaf_bytes(granule, ttl)) {", "if leaf_bytes(granule, ttl) != 0 {")],
+    },
+    Mutation {
+        name: "guest-ats-with-leftovers",
+        breaks: "A guest switches ATS on while its device still has what it kept from before",
+        file: "smmu/src/device/guest/entry.rs",
+        edits: &[("self.forget_in_device(stream)?;", "")],
+    },
+    Mutation {
+        name: "nested-atc-without-substreams",
+        breaks: "When stage 2 changes, a guest's device keeps what it has cached of substreams",
+        file: INVALIDATION,
+        edits: &[("let substreams = self.features.substream_id_bits() != 0;", "let substreams = false;")],
+    },
+    Mutation {
         name: "atc-full-on-attach",
         breaks: "A device is attached with translations in its cache that others left there",
         file: DOMAIN,
