@@ -158,8 +158,12 @@ impl<'t, P: Platform> Errand<'t, P> for Mapping {
 impl<P: Platform> PageTable<P> {
     /// Maps `size_bytes` bytes at `iova` to `physical`, in the largest blocks that both addresses' alignment allows.
     ///
-    /// An [`Access`](super::Access) will do for `permissions`. Where a table is left over from smaller mappings, it is filled
-    /// with pages instead of being replaced by a block: that would need an invalidation. When this returns, the SMMU sees the mapping; no invalidation is needed.
+    /// An [`Access`](super::Access) will do for `permissions`. When this returns, the SMMU sees the mapping; no invalidation is
+    /// needed.
+    ///
+    /// Where a table is left over from smaller mappings ([`EmptyTables::KeepOneLevel`](super::EmptyTables)), it is filled with
+    /// pages instead of being replaced by a block, which is then unmapped page by page. A block could take its place only by
+    /// break-before-make, since the way to the table may be cached: an invalidation for what the table holds already.
     ///
     /// # Errors
     ///

@@ -14,7 +14,8 @@ use crate::platform::Platform;
 ///
 /// Invalidate it, wait for the invalidation (CMD_SYNC), then hand it to [`PageTable::free`]; it may be kept as long as one
 /// likes before that, and [several together](Self::append). Dropping it instead loses the memory of the removed tables:
-/// after a failed invalidation that is what should happen, because the SMMU may go on walking them.
+/// after a failed invalidation that is what should happen, because the SMMU may go on walking them. The page table does not
+/// know of it any more: if that is dropped first, this memory is lost too, and nothing worse happens.
 #[must_use = "invalidate the range, then have its tables freed: `PageTable::free`"]
 pub struct Unmapped<P: Platform> {
     platform: &'static P,
@@ -71,7 +72,7 @@ impl<P: Platform> Unmapped<P> {
     ///
     /// Gives `more` back if it comes from another page table; nothing has changed.
     pub fn append(&mut self, more: Self) -> Result<(), Self> {
-        if !self.comes_from(more.platform, more.root) {
+        if !self.comes_from(more.platform, more.root, more.granule) {
             return Err(more);
         }
         // Ranges end within the 64-bit space, the last one perhaps at its end.
@@ -84,8 +85,9 @@ impl<P: Platform> Unmapped<P> {
         Ok(())
     }
 
-    fn comes_from(&self, platform: &'static P, root: PhysAddr) -> bool {
-        core::ptr::eq(self.platform, platform) && self.root == root
+    /// The size of tables counts too: the root may be where that of another page table was.
+    fn comes_from(&self, platform: &'static P, root: PhysAddr, granule: Granule) -> bool {
+        core::ptr::eq(self.platform, platform) && self.root == root && self.granule == granule
     }
 }
 
@@ -101,7 +103,7 @@ impl<P: Platform> PageTable<P> {
     ///
     /// What comes from another page table is lost: whether somebody still reads it is not known here.
     pub fn free(&self, unmapped: Unmapped<P>) {
-        if unmapped.holds_tables() && unmapped.comes_from(self.platform, self.root()) {
+        if unmapped.holds_tables() && unmapped.comes_from(self.platform, self.root(), self.config.granule) {
             self.tables.give_back(unmapped.removed);
         }
     }
