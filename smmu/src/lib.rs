@@ -37,7 +37,7 @@
 //! use smmu::device::{BootPolicy, Smmu};
 //! use smmu::dma::Dma;
 //! use smmu::firmware::{DeviceTree, RequesterId, SmmuNode};
-//! use smmu::iommu::{Configuration, Iommus};
+//! use smmu::iommu::{Configuration, DeviceDescription, Iommus};
 //! use smmu::platform::Platform;
 //!
 //! /// Brings up every SMMU that the device tree names and allows. From here on their devices abort.
@@ -69,9 +69,9 @@
 //!     requester_id: u16,
 //! ) -> Result<Dma<P>, Box<dyn Error>> {
 //!     let map = tree.iommu_map(host_bridge)?.ok_or("the host bridge has no iommu-map")?;
-//!     let device = iommus.add_device("00:01.0 disk".into(), map.fwspec([RequesterId::new(requester_id)]))?;
+//!     let device = iommus.add_device(DeviceDescription::new("00:01.0 disk", map.fwspec([RequesterId::new(requester_id)])))?;
 //!     match iommus.configure(&device)? {
-//!         Configuration::Configured(attachment) => Ok(Dma::new(platform, attachment, u64::MAX)),
+//!         Configuration::Configured(attachment) => Ok(Dma::new(platform, attachment, u64::MAX)?),
 //!         Configuration::Deferred(missing) => Err(format!("IOMMUs {missing:?} are not up yet").into()),
 //!         Configuration::NoIommu => Err("nothing would stop this device's DMA".into()),
 //!     }

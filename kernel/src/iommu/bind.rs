@@ -4,12 +4,11 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 
-use smmu::dma::Dma;
+use smmu::dma::{Dma, DmaError};
 use smmu::firmware::{DeviceTree, RequesterId};
-use smmu::iommu::fwspec::{Fwspec, Phandle};
-use smmu::iommu::{Configuration, Device, IommuError};
+use smmu::iommu::fwspec::Fwspec;
+use smmu::iommu::{BindError, Binding, BusDevice, Device, DeviceDescription};
 
 use super::{IOMMUS, counts};
 use crate::drivers::DriverKind;
@@ -35,7 +34,7 @@ pub fn add_devices(tree: &DeviceTree<'_>, bus: &PciBus) -> Vec<Result<Arc<Device
     let add = |function: &PciFunction| {
         let requester = RequesterId::new(function.requester_id());
         let fwspec = map.as_ref().map_or(Fwspec::new(), |map| map.fwspec([requester]));
-        IOMMUS.add_device(name(function), fwspec).map_err(|error| error.to_string())
+        IOMMUS.add_device(DeviceDescription::new(name(function), fwspec)).map_err(|error| error.to_string())
     };
     bus.functions.iter().map(add).collect()
 }
@@ -51,40 +50,15 @@ fn name(function: &PciFunction) -> String {
 /// The limit of addresses that a device may put on the bus, where nothing limits it.
 pub const NO_LIMIT: u64 = u64::MAX;
 
-/// Why a device gets no DMA. Its bus mastering is off, and its streams abort.
-#[derive(Debug)]
-pub enum BindError {
-    /// Some of its IOMMUs are not there.
-    Deferred(Vec<Phandle>),
-    /// It is behind no IOMMU, so that nothing would keep it from any of the memory.
-    NoIommu,
-    /// The core refused.
-    Iommu(IommuError),
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Deferred(missing) => {
-                f.write_str("deferred, waiting for IOMMU")?;
-                missing.iter().try_for_each(|phandle| write!(f, " {phandle}"))
-            }
-            Self::NoIommu => f.write_str("behind no IOMMU: it could reach all memory, so it stays off"),
-            Self::Iommu(error) => error.fmt(f),
-        }
+impl BusDevice for &mut PciFunction {
+    fn set_bus_master(&mut self, on: bool) {
+        PciFunction::set_bus_master(self, on);
     }
 }
 
-impl core::error::Error for BindError {}
-
 /// A function that may do DMA within its domain. Dropping it turns bus mastering off first.
 #[derive(Debug)]
-pub struct Bound<'a> {
-    /// The function.
-    pub function: &'a mut PciFunction,
-    /// Its DMA.
-    pub dma: Dma<Kernel>,
-}
+pub struct Bound<'a>(Binding<Kernel, &'a mut PciFunction, Dma<Kernel>>);
 
 impl<'a> Bound<'a> {
     /// Configures DMA for a device that puts addresses below `limit` on the bus, and then turns bus mastering on.
@@ -92,21 +66,26 @@ impl<'a> Bound<'a> {
     /// # Errors
     ///
     /// [`BindError`]; nothing has changed then.
-    pub fn new(function: &'a mut PciFunction, device: &Arc<Device>, limit: u64) -> Result<Self, BindError> {
-        match IOMMUS.configure(device).map_err(BindError::Iommu)? {
-            Configuration::Configured(attachment) => {
-                function.set_bus_master(true);
-                Ok(Self { function, dma: Dma::new(&PLATFORM, attachment, limit) })
-            }
-            Configuration::Deferred(missing) => Err(BindError::Deferred(missing)),
-            Configuration::NoIommu => Err(BindError::NoIommu),
-        }
+    pub fn new(function: &'a mut PciFunction, device: &Arc<Device>, limit: u64) -> Result<Self, BindError<DmaError>> {
+        let dma = |_: &mut &'a mut PciFunction, attachment: &Arc<_>| Dma::new(&PLATFORM, Arc::clone(attachment), limit);
+        IOMMUS.bind(device, function, dma).map(Self)
+    }
+
+    /// The function.
+    #[must_use]
+    pub fn function(&mut self) -> &mut PciFunction {
+        self.0.parts_mut().1
+    }
+
+    /// Its DMA.
+    #[must_use]
+    pub fn dma(&self) -> &Dma<Kernel> {
+        self.0.driver()
     }
 }
 
 impl Drop for Bound<'_> {
     fn drop(&mut self) {
-        self.function.set_bus_master(false);
-        counts::add_domain(self.dma.domain());
+        counts::add_domain(&**self.dma().domain());
     }
 }

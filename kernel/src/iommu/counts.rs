@@ -33,7 +33,7 @@ pub(super) fn add_event() {
 }
 
 /// Adds what was done in a domain that is no longer in use.
-pub(super) fn add_domain(domain: &PagingDomain<Kernel>) {
+pub(super) fn add_domain(domain: &dyn PagingDomain<Kernel>) {
     let (mapped, unmapped) = domain.counts();
     MAPPED.fetch_add(mapped, Ordering::Relaxed);
     UNMAPPED.fetch_add(unmapped, Ordering::Relaxed);

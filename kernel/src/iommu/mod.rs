@@ -9,7 +9,7 @@ mod counts;
 mod device_dma;
 mod faults;
 
-pub use bind::{BindError, Bound, NO_LIMIT, add_devices};
+pub use bind::{Bound, NO_LIMIT, add_devices};
 pub use bring_up::{Instance, bring_up_all};
 pub use counts::{Counts, counts};
 pub use device_dma::SmmuDma;

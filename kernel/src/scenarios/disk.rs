@@ -42,9 +42,9 @@ impl UnderWay<'_> {
 impl<'a> Disk<'a> {
     pub(super) fn new(endpoint: &'a mut Endpoint) -> Result<Self, String> {
         let device = endpoint.device()?;
-        let bound = Bound::new(&mut endpoint.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
-        let dma = Box::new(SmmuDma::new(bound.dma.clone()));
-        let block = Block::new(&mut *bound.function, dma).map_err(|error| error.to_string())?;
+        let mut bound = Bound::new(&mut endpoint.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
+        let dma = Box::new(SmmuDma::new(bound.dma().clone()));
+        let block = Block::new(bound.function(), dma).map_err(|error| error.to_string())?;
         Ok(Self { device, block, _bound: bound })
     }
 

@@ -33,9 +33,9 @@ fn show(context: &Context) -> Result<(), String> {
     let mut disk = system.take_endpoint(DriverKind::VirtioBlock)?;
     let stray = system.endpoint(DriverKind::VirtioEntropy)?;
     let device = stray.device()?;
-    let bound = Bound::new(&mut stray.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
-    let dma = Box::new(SmmuDma::new(bound.dma.clone()));
-    let mut astray = Astray::<SLOT>::new(&mut *bound.function, dma, QUEUE).map_err(|error| error.to_string())?;
+    let mut bound = Bound::new(&mut stray.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
+    let dma = Box::new(SmmuDma::new(bound.dma().clone()));
+    let mut astray = Astray::<SLOT>::new(bound.function(), dma, QUEUE).map_err(|error| error.to_string())?;
 
     println!("\n== The disk is read while {device} faults");
     let mut kicks = 0;

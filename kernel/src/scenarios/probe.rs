@@ -30,7 +30,7 @@ impl<'a> Probe<'a> {
         let device = endpoint.device()?;
         let testdev = IommuTestdev::new(&mut endpoint.function).map_err(|error| error.to_string())?;
         let bound = Bound::new(&mut endpoint.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
-        let page = bound.dma.allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
+        let page = bound.dma().allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
         Ok(Self { device, testdev, page, _bound: bound })
     }
 

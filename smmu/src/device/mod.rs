@@ -117,6 +117,12 @@ pub struct Smmu<P: Platform> {
 }
 
 impl<P: Platform> Smmu<P> {
+    /// What the system around it provides.
+    #[must_use]
+    pub fn platform(&self) -> &'static P {
+        self.control.platform()
+    }
+
     /// What the SMMU can do.
     #[must_use]
     pub fn features(&self) -> &Features {

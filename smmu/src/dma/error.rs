@@ -24,6 +24,10 @@ pub enum DmaError {
         /// The first address that is not, as the CPU sees it.
         pointer: usize,
     },
+    /// The device's DMA is not translated, so that there is nothing to map it in.
+    NotTranslated,
+    /// Another CPU has the device's group in hand and does not let go of it.
+    Busy,
     /// The page table refused.
     Map(MapError),
     /// The buffer could not be taken back from the device.
@@ -39,6 +43,8 @@ impl fmt::Display for DmaError {
             }
             Self::OutOfDmaMemory(error) => error.fmt(f),
             Self::NotMemory { pointer } => write!(f, "the buffer at {pointer:#x} is not in ordinary memory"),
+            Self::NotTranslated => f.write_str("the device's DMA is not translated"),
+            Self::Busy => f.write_str("another CPU is moving the device's group to another domain; try again"),
             Self::Map(error) => error.fmt(f),
             Self::Unmap(error) => error.fmt(f),
         }

@@ -44,20 +44,42 @@ impl<P: Platform> IovaAllocator<P> {
         Self { free: Mutex::new(free.into_iter().collect()) }
     }
 
-    /// Takes a run of pages.
-    pub(super) fn allocate(&self, pages: usize) -> Result<IovaRange, DmaError> {
+    /// Takes a run of pages below `limit` (an address).
+    pub(super) fn allocate(&self, pages: usize, limit: u64) -> Result<IovaRange, DmaError> {
         if pages == 0 {
             return Err(DmaError::Empty);
         }
         let wanted = pages as u64;
         let mut free = self.free.lock();
         let run = free.iter().find(|&(_, &length)| length >= wanted).map(|(&first, &length)| (first, length));
-        let (first_page, length) = run.ok_or(DmaError::OutOfAddresses { pages })?;
+        let fits = |&(first, _): &(u64, u64)| first.saturating_add(wanted) <= limit / PAGE_BYTES as u64;
+        let (first_page, length) = run.filter(fits).ok_or(DmaError::OutOfAddresses { pages })?;
         free.remove(&first_page);
         if length > wanted {
             free.insert(first_page.saturating_add(wanted), length.saturating_sub(wanted));
         }
         Ok(IovaRange { first_page, pages: wanted })
+    }
+
+    /// Takes all pages that a range touches out of what is handed out, for good. Those that somebody holds already stay
+    /// theirs, and come back with them.
+    pub(super) fn withhold(&self, start: Iova, size_bytes: u64) {
+        let first = start.get() / PAGE_BYTES as u64;
+        let end = start.get().saturating_add(size_bytes).div_ceil(PAGE_BYTES as u64);
+        let mut free = self.free.lock();
+        while let Some((run, length)) = free.range(..end).next_back().map(|(&run, &length)| (run, length))
+            && run.saturating_add(length) > first
+        {
+            free.remove(&run);
+            let run_end = run.saturating_add(length);
+            if run_end > end {
+                free.insert(end, run_end.saturating_sub(end));
+            }
+            if run < first {
+                free.insert(run, first.saturating_sub(run));
+                break;
+            }
+        }
     }
 
     /// Gives a run back, joined with the free ones beside it. Nothing is mapped there any more.

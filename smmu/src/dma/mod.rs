@@ -68,18 +68,31 @@ pub struct Dma<P: Platform> {
 /// What a device's buffers share.
 struct Space<P: Platform> {
     platform: &'static P,
-    attachment: Attachment<P>,
-    addresses: IovaAllocator<P>,
+    /// The attachment's.
+    domain: Arc<dyn PagingDomain<P>>,
+    /// What is free in the domain, for all devices of the group.
+    addresses: Arc<IovaAllocator<P>>,
+    /// What the device can put on the bus is below.
+    limit: u64,
+    attachment: Arc<Attachment<P>>,
 }
 
 impl<P: Platform> Dma<P> {
     /// The DMA API of an attached device that can put addresses below `limit` on the bus: 2^28 for a device with 28
-    /// address lines. The domain's own limit holds as well.
-    #[must_use]
-    pub fn new(platform: &'static P, attachment: Attachment<P>, limit: u64) -> Self {
-        let domain_limit = 1u64.checked_shl(attachment.domain().input_bits().into()).unwrap_or(u64::MAX);
-        let addresses = IovaAllocator::new(limit.min(domain_limit));
-        Self { space: Arc::new(Space { platform, attachment, addresses }) }
+    /// address lines. The domain's own limit holds as well. What is [reserved](Device::reserved) for the device is not handed
+    /// out.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::NotTranslated`] if the device's domain is not an address space; [`DmaError::Busy`] if another CPU does not
+    /// let go of its group.
+    pub fn new(platform: &'static P, attachment: impl Into<Arc<Attachment<P>>>, limit: u64) -> Result<Self, DmaError> {
+        let attachment = attachment.into();
+        let domain = Arc::clone(attachment.paging().ok_or(DmaError::NotTranslated)?);
+        let domain_limit = 1u64.checked_shl(domain.input_bits().into()).unwrap_or(u64::MAX);
+        let addresses = attachment.shared(|| IovaAllocator::new(domain_limit)).ok_or(DmaError::Busy)?;
+        attachment.device().reserved().iter().for_each(|region| addresses.withhold(region.start, region.size_bytes));
+        Ok(Self { space: Arc::new(Space { platform, domain, addresses, limit, attachment }) })
     }
 
     /// The device.
@@ -90,8 +103,8 @@ impl<P: Platform> Dma<P> {
 
     /// The domain that the device's addresses are in.
     #[must_use]
-    pub fn domain(&self) -> &Arc<PagingDomain<P>> {
-        self.space.attachment.domain()
+    pub fn domain(&self) -> &Arc<dyn PagingDomain<P>> {
+        &self.space.domain
     }
 }
 
@@ -103,13 +116,13 @@ impl<P: Platform> Space<P> {
         access: Access,
         runs: impl IntoIterator<Item = Result<(PhysAddr, u64), DmaError>>,
     ) -> Result<IovaRange, DmaError> {
-        let range = self.addresses.allocate(pages)?;
+        let range = self.addresses.allocate(pages, self.limit)?;
         let mut mapped_bytes: u64 = 0;
         let mut result = Ok(());
         for run in runs {
             result = run.and_then(|(physical, size_bytes)| {
                 let iova = range.start().checked_add(mapped_bytes).ok_or(DmaError::OutOfAddresses { pages })?;
-                self.domain().map(iova, physical, size_bytes, access, MemoryType::WriteBack).map_err(DmaError::Map)?;
+                self.domain.map(iova, physical, size_bytes, access, MemoryType::WriteBack).map_err(DmaError::Map)?;
                 mapped_bytes = mapped_bytes.saturating_add(size_bytes);
                 Ok(())
             });
@@ -129,14 +142,10 @@ impl<P: Platform> Space<P> {
     /// Unmaps the first `mapped_bytes` of a range and gives its addresses back. After an error they stay taken.
     fn unmap(&self, range: IovaRange, mapped_bytes: u64) -> Result<(), DmaError> {
         if mapped_bytes != 0 {
-            self.domain().unmap(range.start(), mapped_bytes).map_err(DmaError::Unmap)?;
+            self.domain.unmap(range.start(), mapped_bytes).map_err(DmaError::Unmap)?;
         }
         self.addresses.free(range);
         Ok(())
-    }
-
-    fn domain(&self) -> &PagingDomain<P> {
-        self.attachment.domain()
     }
 }
 

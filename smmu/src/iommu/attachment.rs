@@ -1,63 +1,194 @@
-//! A device attached to a domain, in all of its IOMMUs or in none.
+//! A device attached to its group's domain, in all of its IOMMUs or in none.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::any::Any;
 use core::fmt;
+use core::mem;
 
-use super::domain::PagingDomain;
 use super::fwspec::Phandle;
-use super::{AttachmentDump, Device, IommuError};
-use crate::addr::{Iova, StreamId};
-use crate::device::{DeviceError, Smmu};
+use super::group::{Claim, Group, Owner, Port, check_accepted};
+use super::registry::{Context, Probe};
+use super::{
+    AttachmentDump, Device, Domain, DomainPolicy, Iommu, IommuError, Iommus, Missing, PagingDomain, ReservedKind,
+    Stream, WithoutIommu,
+};
+use crate::addr::{Iova, PhysAddr};
+use crate::pgtable::{Access, MapError, MemoryType};
 use crate::platform::Platform;
 
-/// One stream of a device, at the instance that sees it.
-pub(super) struct Port<P: Platform> {
-    pub(super) iommu: Phandle,
-    pub(super) smmu: Arc<Smmu<P>>,
-    pub(super) stream: StreamId,
-    /// Whether the device is to cache translations of this stream.
-    pub(super) uses_ats: bool,
-}
-
-impl<P: Platform> Port<P> {
-    /// Stops an SMMU that may go on translating for the stream, before anything that the stream reaches is reused. One that
-    /// does not even do that keeps the tables when the domain goes.
-    fn stop(&self) {
-        let _ = self.smmu.close();
-    }
+/// What became of a device that was to be configured.
+#[derive(Debug)]
+pub enum Configuration<P: Platform> {
+    /// Its DMA goes through its group's domain.
+    Configured(Attachment<P>),
+    /// Some of its IOMMUs are not ready yet. Nothing was done; try again when they are.
+    Deferred(Vec<Missing>),
+    /// Firmware says that no IOMMU sees the device, or it may go [without](WithoutIommu) one that never came: nothing can stop
+    /// or translate its DMA.
+    NoIommu,
 }
 
 /// A device whose DMA goes through a domain for as long as this lives. Dropping it makes all of the device's streams
 /// abort again.
 pub struct Attachment<P: Platform> {
     device: Arc<Device>,
-    domain: Arc<PagingDomain<P>>,
-    /// The streams that are attached, in the order in which they were.
-    ports: Vec<Port<P>>,
+    group: Arc<Group<P>>,
+    domain: Domain<P>,
+    /// The streams that are attached, in the order in which they were, and where.
+    streams: Vec<(Arc<Stream>, Arc<dyn Iommu<P>>)>,
+}
+
+impl<P: Platform> Iommus<P> {
+    /// Attaches a device to its group's domain, in all of its IOMMUs or in none; the first of a group decides by its
+    /// [policy](DomainPolicy) which domain that is. What is [reserved](Device::reserved) for it is mapped before.
+    ///
+    /// # Errors
+    ///
+    /// Any [`IommuError`]; whatever was begun has been undone and the device is blocked.
+    pub fn configure(&self, device: &Arc<Device>) -> Result<Configuration<P>, IommuError> {
+        if device.fwspec().is_empty() {
+            return Ok(Configuration::NoIommu);
+        }
+        if !device.claim() {
+            return Err(IommuError::AlreadyAttached { device: device.name().into() });
+        }
+        let result = self.configure_claimed(device);
+        if !matches!(result, Ok(Configuration::Configured(_))) {
+            device.release();
+        }
+        result
+    }
+
+    fn configure_claimed(&self, device: &Arc<Device>) -> Result<Configuration<P>, IommuError> {
+        self.probe_if_possible(device, Context::Bind)?;
+        let (group, ports) = match self.locate(device)? {
+            Ok(located) => located,
+            Err(missing) if self.may_go_without(device, &missing) => return Ok(Configuration::NoIommu),
+            Err(missing) => return Ok(Configuration::Deferred(missing)),
+        };
+        if device.is_quarantined() {
+            return Err(IommuError::Quarantined { device: device.name().into() });
+        }
+        let instances: Vec<_> = ports.iter().map(|port| Arc::clone(&port.instance)).collect();
+        let mut state = claim(&group, device)?;
+        if state.owner != Owner::Drivers {
+            return Err(IommuError::GroupOwned { device: device.name().into() });
+        }
+        self.choose_domain(&mut state, device, &ports)?;
+        let domain = state.domain.clone();
+        let streams = state.attach(ports)?;
+        // An instance that was taken away meanwhile has evicted what was attached by then, and must not keep the rest.
+        if let Err(error) = self.check_ready(device, &instances) {
+            let _ = state.detach(&streams);
+            return Err(error);
+        }
+        drop(state);
+        let streams = streams.into_iter().zip(instances).collect();
+        Ok(Configuration::Configured(Attachment { device: Arc::clone(device), group, domain, streams }))
+    }
+
+    /// The group of a device and its ports, or what it waits for.
+    #[allow(clippy::type_complexity, reason = "an answer to one caller")]
+    pub(super) fn locate(
+        &self,
+        device: &Arc<Device>,
+    ) -> Result<Result<(Arc<Group<P>>, Vec<Port<P>>), Vec<Missing>>, IommuError> {
+        let mut registry = self.registry.lock();
+        let ports = match registry.resolve(device, Context::Bind)? {
+            Ok(ports) => ports,
+            Err(missing) => return Ok(Err(missing)),
+        };
+        match &registry.record(device)?.state {
+            Probe::Done(group) => Ok(Ok((Arc::clone(group), ports))),
+            Probe::Waiting | Probe::Probing => Err(IommuError::Busy { device: device.name().into() }),
+        }
+    }
+
+    fn may_go_without(&self, device: &Device, missing: &[Missing]) -> bool {
+        use super::MissingReason::Absent;
+        device.without_iommu() == WithoutIommu::Allow
+            && missing.iter().all(|missing| missing.reason == Absent)
+            && self.registry.lock().has_booted
+    }
+
+    /// Gives an idle group the domain of its first device, and maps what a device needs in it.
+    fn choose_domain(&self, state: &mut Claim<'_, P>, device: &Device, ports: &[Port<P>]) -> Result<(), IommuError> {
+        if state.is_idle() {
+            state.domain = match (device.domain_policy(), ports.first()) {
+                (DomainPolicy::Translated, Some(port)) => Domain::Paging(allocate(port)?),
+                (DomainPolicy::Identity, _) => Domain::Identity,
+                (DomainPolicy::Blocked, _) | (_, None) => Domain::Blocked,
+            };
+        }
+        if state.domain.is_blocked() {
+            return Err(IommuError::BlockedByPolicy { device: device.name().into() });
+        }
+        check_accepted(ports.iter().map(|port| (port.stream.iommu, &port.instance)), &state.domain)?;
+        map_direct(device, &state.domain)
+    }
+
+    /// Refuses if any of the device's instances is not what it was when it was looked up, or the device is gone.
+    fn check_ready(&self, device: &Arc<Device>, instances: &[Arc<dyn Iommu<P>>]) -> Result<(), IommuError> {
+        let unchanged = self.locate(device)?.is_ok_and(|(_, ports)| {
+            ports.iter().zip(instances).all(|(port, instance)| Arc::ptr_eq(&port.instance, instance))
+        });
+        if unchanged { Ok(()) } else { Err(IommuError::Busy { device: device.name().into() }) }
+    }
+
+    /// Makes an address space without mappings, by the driver of the first of a device's IOMMUs.
+    ///
+    /// # Errors
+    ///
+    /// [`IommuError::Device`] if it could not; [`IommuError::Busy`] if an IOMMU of the device is not there.
+    pub fn allocate_domain(&self, device: &Arc<Device>) -> Result<Arc<dyn PagingDomain<P>>, IommuError> {
+        let located = self.locate(device)?.ok();
+        let port = located.as_ref().and_then(|(_, ports)| ports.first());
+        allocate(port.ok_or_else(|| IommuError::Busy { device: device.name().into() })?)
+    }
+}
+
+/// Claims a group on behalf of a device.
+pub(super) fn claim<'a, P: Platform>(group: &'a Group<P>, device: &Device) -> Result<Claim<'a, P>, IommuError> {
+    group.claim().ok_or_else(|| IommuError::Busy { device: device.name().into() })
+}
+
+fn allocate<P: Platform>(port: &Port<P>) -> Result<Arc<dyn PagingDomain<P>>, IommuError> {
+    let allocated = Arc::clone(&port.instance).allocate_domain();
+    allocated.map_err(|error| IommuError::Device { iommu: port.stream.iommu, error })
+}
+
+/// Maps what a device reads and writes already. What is mapped so already, for another device of the group, stays.
+pub(super) fn map_direct<P: Platform>(device: &Device, domain: &Domain<P>) -> Result<(), IommuError> {
+    let Some(paging) = domain.paging() else { return Ok(()) };
+    for region in device.reserved().iter().filter(|region| region.kind == ReservedKind::Direct) {
+        let physical = PhysAddr::new(region.start.get());
+        let mapped = paging.map(region.start, physical, region.size_bytes, Access::ReadWrite, MemoryType::WriteBack);
+        match mapped {
+            Err(MapError::Overlap { .. }) if is_direct(&**paging, region.start, region.size_bytes) => {}
+            other => other.map_err(|error| IommuError::ReservedRegion { device: device.name().into(), error })?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether a whole range is mapped to the same physical addresses.
+fn is_direct<P: Platform>(domain: &dyn PagingDomain<P>, start: Iova, size_bytes: u64) -> bool {
+    let mut offset_bytes = 0;
+    while offset_bytes < size_bytes {
+        let Some(at) = start.checked_add(offset_bytes) else { return false };
+        match domain.lookup(at) {
+            Some(found) if found.physical.get() == at.get() => {
+                let rest_bytes = found.leaf_bytes().saturating_sub(at.get() & found.leaf_bytes().saturating_sub(1));
+                offset_bytes = offset_bytes.saturating_add(rest_bytes);
+            }
+            _ => return false,
+        }
+    }
+    true
 }
 
 impl<P: Platform> Attachment<P> {
-    /// Attaches all `ports` of a device that the caller has claimed, or none.
-    pub(super) fn new(
-        device: Arc<Device>,
-        domain: Arc<PagingDomain<P>>,
-        ports: Vec<Port<P>>,
-    ) -> Result<Self, IommuError> {
-        // Dropped on failure, it detaches what it holds by then and releases the device.
-        let mut attachment = Self { device, domain, ports: Vec::with_capacity(ports.len()) };
-        for port in ports {
-            if let Err(error) = attachment.domain.attach(&port, &attachment.device) {
-                if matches!(error, DeviceError::StreamStuck { .. }) {
-                    port.stop();
-                }
-                return Err(IommuError::Device { iommu: port.iommu, error });
-            }
-            attachment.ports.push(port);
-        }
-        Ok(attachment)
-    }
-
     /// The device.
     #[must_use]
     pub fn device(&self) -> &Arc<Device> {
@@ -68,13 +199,48 @@ impl<P: Platform> Attachment<P> {
     /// on, and is switched off there before this is dropped (IHI 0070, 3.9.2).
     #[must_use]
     pub fn uses_ats(&self) -> bool {
-        !self.ports.is_empty() && self.ports.iter().all(|port| port.uses_ats)
+        !self.streams.is_empty() && self.streams.iter().all(|(stream, _)| stream.uses_ats)
     }
 
     /// The domain that its DMA goes through.
     #[must_use]
-    pub fn domain(&self) -> &Arc<PagingDomain<P>> {
+    pub fn domain(&self) -> &Domain<P> {
         &self.domain
+    }
+
+    /// The address space that its DMA goes through, if it is translated.
+    #[must_use]
+    pub fn paging(&self) -> Option<&Arc<dyn PagingDomain<P>>> {
+        self.domain.paging()
+    }
+
+    /// Moves the device to another domain without a gap: its DMA meets the old one or the new one. The new one has what is
+    /// [reserved](Device::reserved) for the device mapped by then.
+    ///
+    /// # Errors
+    ///
+    /// [`IommuError::GroupOwned`] if other devices of the group are attached; [`IommuError::ForeignDomain`] and
+    /// [`IommuError::Incompatible`] if one of the device's IOMMUs cannot use the domain. The device keeps what it had.
+    /// [`IommuError::Device`] if a driver failed: then it has what it had, or aborts.
+    pub fn replace(&mut self, domain: Domain<P>) -> Result<(), IommuError> {
+        let mut state = claim(&self.group, &self.device)?;
+        let own: Vec<_> = self.streams.iter().map(|(stream, _)| stream).collect();
+        if !state.is_attached_exactly(&own) {
+            return Err(IommuError::GroupOwned { device: self.device.name().into() });
+        }
+        map_direct(&self.device, &domain)?;
+        state.replace(domain.clone())?;
+        let old = mem::replace(&mut self.domain, domain);
+        drop(state);
+        drop(old);
+        Ok(())
+    }
+
+    /// What all users of the group's domain share, whatever that is to them: the addresses in it that are not taken, for
+    /// instance. `make` makes it for the first of them. Gone with the domain; `None` if another CPU has the group and does
+    /// not give it back.
+    pub fn shared<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
+        Some(self.group.claim()?.shared(make))
     }
 
     /// What the device's IOMMUs have of it and how `iova` is translated, for people. Changes nothing, waits for nothing and
@@ -84,17 +250,22 @@ impl<P: Platform> Attachment<P> {
         AttachmentDump { attachment: self, iova }
     }
 
-    /// The streams that are attached.
-    pub(super) fn ports(&self) -> &[Port<P>] {
-        &self.ports
+    /// The streams that are attached, and where.
+    pub(super) fn streams(&self) -> impl Iterator<Item = (Phandle, &Stream, &dyn Iommu<P>)> {
+        self.streams.iter().map(|(stream, instance)| (stream.iommu, &**stream, &**instance))
     }
 }
 
 impl<P: Platform> Drop for Attachment<P> {
     fn drop(&mut self) {
-        for port in self.ports.drain(..).rev() {
-            if self.domain.detach(&port, &self.device).is_err() {
-                port.stop();
+        let streams: Vec<_> = mem::take(&mut self.streams).into_iter().map(|(stream, _)| stream).collect();
+        match self.group.claim() {
+            // A driver that fails has closed its instance.
+            Some(mut state) => _ = state.detach(&streams),
+            // The device goes on in its domain, which therefore stays, as does the claim on the device.
+            None => {
+                mem::forget(self.domain.clone());
+                return;
             }
         }
         self.device.release();

@@ -4,26 +4,50 @@ use alloc::string::String;
 use core::fmt;
 
 use super::fwspec::{Phandle, StreamIdTooLarge};
-use crate::addr::StreamId;
 use crate::device::DeviceError;
-use crate::pgtable::{RangeError, TableError};
+use crate::pgtable::{MapError, RangeError, TableError};
 
 /// An error of the core. Whatever was begun has been undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IommuError {
-    /// An instance is registered under this phandle already.
+    /// An instance is registered under this phandle already, or is being registered.
     AlreadyRegistered {
         /// The instance.
         iommu: Phandle,
     },
-    /// Two devices present the same StreamID: they cannot be isolated from one another.
-    StreamShared {
-        /// The StreamID.
-        stream: StreamId,
-        /// The device that has it.
-        owner: String,
-        /// The device that was to get it.
+    /// No instance is registered under this phandle.
+    NotRegistered {
+        /// The phandle.
+        iommu: Phandle,
+    },
+    /// One of the device's IOMMUs could not be brought up, and will not come.
+    InstanceFailed {
+        /// The instance.
+        iommu: Phandle,
+        /// Why.
+        reason: String,
+    },
+    /// The device was removed, or never added.
+    UnknownDevice {
+        /// Its name.
+        device: String,
+    },
+    /// Another CPU is bringing the device together with its IOMMUs, or moving its group to another domain.
+    Busy {
+        /// The device's name.
+        device: String,
+    },
+    /// Devices that are in different groups already cannot be isolated from this one.
+    GroupsDiffer {
+        /// The device's name.
+        device: String,
+        /// One device of each of two such groups.
+        others: [String; 2],
+    },
+    /// The device's group belongs to another kind of owner: to drivers where somebody wants it as a whole, or the reverse.
+    GroupOwned {
+        /// The device's name.
         device: String,
     },
     /// The firmware gives a device a StreamID that its IOMMU cannot see.
@@ -35,8 +59,22 @@ pub enum IommuError {
         /// What it lacks.
         lacks: &'static str,
     },
+    /// The domain is one of another driver.
+    ForeignDomain {
+        /// The instance that was to use it.
+        iommu: Phandle,
+        /// The driver of the instance.
+        driver: &'static str,
+        /// The driver that made the domain.
+        made_by: &'static str,
+    },
     /// The device is attached already.
     AlreadyAttached {
+        /// Its name.
+        device: String,
+    },
+    /// The device's policy is that it does no DMA.
+    BlockedByPolicy {
         /// Its name.
         device: String,
     },
@@ -45,36 +83,55 @@ pub enum IommuError {
         /// Its name.
         device: String,
     },
+    /// A range that the device uses from the start could not be mapped.
+    ReservedRegion {
+        /// The device's name.
+        device: String,
+        /// Why not.
+        error: MapError,
+    },
     /// An instance failed.
     Device {
         /// The instance.
         iommu: Phandle,
         /// How.
-        error: DeviceError,
+        error: DriverError,
     },
-    /// No page table could be made.
-    Table(TableError),
 }
 
 impl fmt::Display for IommuError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AlreadyRegistered { iommu } => write!(f, "IOMMU {iommu} is registered already"),
-            Self::StreamShared { stream, owner, device } => write!(
+            Self::NotRegistered { iommu } => write!(f, "IOMMU {iommu} is not registered"),
+            Self::InstanceFailed { iommu, reason } => write!(f, "IOMMU {iommu} failed: {reason}"),
+            Self::UnknownDevice { device } => write!(f, "{device} is not known; add it first"),
+            Self::Busy { device } => write!(f, "{device} is being configured by another CPU; try again"),
+            Self::GroupsDiffer { device, others: [one, other] } => write!(
                 f,
-                "{device} and {owner} have the same StreamID {stream} and cannot be isolated from one another; {device} stays blocked"
+                "{device} cannot be isolated from {one} and from {other}, which are in different groups; add it before them"
             ),
+            Self::GroupOwned { device } => {
+                write!(f, "the group of {device} has another owner; unbind its other devices first")
+            }
             Self::StreamIdTooLarge(error) => error.fmt(f),
-            Self::Incompatible { iommu, lacks } => {
-                write!(f, "IOMMU {iommu} cannot share the device's page tables: it lacks {lacks}")
+            Self::Incompatible { iommu, lacks } => write!(f, "IOMMU {iommu} cannot use the domain: it lacks {lacks}"),
+            Self::ForeignDomain { iommu, driver, made_by } => {
+                write!(f, "IOMMU {iommu} is driven by {driver} and cannot use a domain made by {made_by}")
             }
             Self::AlreadyAttached { device } => write!(f, "{device} is attached already"),
+            Self::BlockedByPolicy { device } => write!(f, "{device} does no DMA, by policy"),
             Self::Quarantined { device } => write!(
                 f,
                 "{device} does not answer ATC invalidations and is quarantined; reset it, then end its quarantine"
             ),
+            Self::ReservedRegion { device, error } => {
+                write!(
+                    f,
+                    "what {device} uses from the start cannot be mapped: {error}; correct its firmware description"
+                )
+            }
             Self::Device { iommu, error } => write!(f, "IOMMU {iommu}: {error}"),
-            Self::Table(error) => write!(f, "no page table: {error}"),
         }
     }
 }
@@ -87,9 +144,40 @@ impl From<StreamIdTooLarge> for IommuError {
     }
 }
 
-impl From<TableError> for IommuError {
-    fn from(error: TableError) -> Self {
-        Self::Table(error)
+/// An error of a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DriverError {
+    /// Of the SMMUv3 driver.
+    Smmu(DeviceError),
+    /// The first page table of a domain could not be made.
+    Table(TableError),
+    /// Of a driver that is not in this crate.
+    Other {
+        /// The driver.
+        driver: &'static str,
+        /// What happened, and what to do about it.
+        what: &'static str,
+        /// The value that goes with it: of a register, say.
+        found: u64,
+    },
+}
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Smmu(error) => error.fmt(f),
+            Self::Table(error) => write!(f, "no page table: {error}"),
+            Self::Other { driver, what, found } => write!(f, "{driver}: {what} (found {found:#x})"),
+        }
+    }
+}
+
+impl core::error::Error for DriverError {}
+
+impl From<DeviceError> for DriverError {
+    fn from(error: DeviceError) -> Self {
+        Self::Smmu(error)
     }
 }
 
@@ -98,24 +186,22 @@ impl From<TableError> for IommuError {
 pub enum UnmapError {
     /// The range does not consist of whole mappings. Nothing has changed.
     Table(RangeError),
-    /// An SMMU did not confirm that it forgot the range. It was closed: all traffic through it aborts.
-    Invalidation(DeviceError),
-    /// An SMMU neither forgot the range nor confirmed that it was closed. Devices may still reach what was mapped there:
-    /// never use that memory for anything else.
-    Stuck(DeviceError),
+    /// An instance did not confirm that it forgot the range. It was closed: all traffic through it aborts.
+    Invalidation(DriverError),
+    /// An instance neither forgot the range nor confirmed that it was closed. Devices may still reach what was mapped
+    /// there: never use that memory for anything else.
+    Stuck(DriverError),
 }
 
 impl fmt::Display for UnmapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Table(error) => error.fmt(f),
-            Self::Stuck(error) => {
-                write!(
-                    f,
-                    "an SMMU does not answer, devices may still reach what was unmapped; reset the machine: {error}"
-                )
-            }
-            Self::Invalidation(error) => write!(f, "an SMMU did not forget the range and was closed: {error}"),
+            Self::Stuck(error) => write!(
+                f,
+                "an IOMMU does not answer, devices may still reach what was unmapped; reset the machine: {error}"
+            ),
+            Self::Invalidation(error) => write!(f, "an IOMMU did not forget the range and was closed: {error}"),
         }
     }
 }

@@ -20,8 +20,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub struct FaultReport {
     /// The instance that recorded the event.
     pub iommu: Phandle,
-    /// The device with that StreamID, if one was added.
-    pub device: Option<Arc<Device>>,
+    /// The devices with that StreamID, if any was added: one, unless devices share it.
+    pub(super) devices: Option<Arc<[Arc<Device>]>>,
     /// How often the device has faulted by now, this time included. Unknown devices are counted together.
     pub count: u64,
     /// The event.
@@ -31,17 +31,36 @@ pub struct FaultReport {
     pub is_due: bool,
 }
 
+impl FaultReport {
+    /// The device with the event's StreamID, or the first of those that share it, if one was added.
+    #[must_use]
+    pub fn device(&self) -> Option<&Arc<Device>> {
+        self.suspects().first()
+    }
+
+    /// All devices with the event's StreamID. The IOMMU cannot tell which of them it was.
+    #[must_use]
+    pub fn suspects(&self) -> &[Arc<Device>] {
+        self.devices.as_deref().unwrap_or_default()
+    }
+}
+
 /// One line: which device, what it tried, why it could not.
 impl fmt::Display for FaultReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.device {
-            Some(device) if device.is_attached() => write!(f, "{device}, ")?,
-            Some(device) => write!(f, "{device}, not attached, ")?,
-            None => f.write_str("unknown device, ")?,
+        match self.suspects() {
+            [device] if device.is_attached() => write!(f, "{device}, ")?,
+            [device] => write!(f, "{device}, not attached, ")?,
+            [first, others @ ..] => {
+                write!(f, "{first}")?;
+                others.iter().try_for_each(|other| write!(f, " or {other}"))?;
+                f.write_str(" (same StreamID), ")?;
+            }
+            [] => f.write_str("unknown device, ")?,
         }
         write!(f, "{}", self.event)?;
         if self.count > 1 {
-            let of = if self.device.is_some() { "" } else { " of unknown devices" };
+            let of = if self.device().is_some() { "" } else { " of unknown devices" };
             write!(f, " [{} faults{of} so far]", self.count)?;
         }
         Ok(())

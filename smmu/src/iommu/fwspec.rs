@@ -78,7 +78,7 @@ impl Fwspec {
     /// Adds a StreamID at an IOMMU. Returns whether it is new; one that is there already is not added again.
     pub fn push(&mut self, iommu: Phandle, stream_id: StreamId) -> bool {
         let entry = FwspecEntry { iommu, stream_id };
-        let is_new = !self.entries.contains(&entry);
+        let is_new = !self.contains(iommu, stream_id);
         if is_new {
             self.entries.push(entry);
         }
@@ -89,6 +89,12 @@ impl Fwspec {
     #[must_use]
     pub fn entries(&self) -> &[FwspecEntry] {
         &self.entries
+    }
+
+    /// Whether the device presents this StreamID to this IOMMU.
+    #[must_use]
+    pub fn contains(&self, iommu: Phandle, stream_id: StreamId) -> bool {
+        self.entries.contains(&FwspecEntry { iommu, stream_id })
     }
 
     /// Whether the device is behind no IOMMU.

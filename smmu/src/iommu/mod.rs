@@ -1,29 +1,47 @@
-//! The IOMMU core: which device sits behind which instance, what its DMA may reach, and who is told when it strays.
+//! The IOMMU core: which device sits behind which instances, what its DMA may reach, and who is told when it strays.
 //!
-//! What lives here: fwspecs, the registry of instances and devices, domains and attachments, fault reports. What does
-//! not: how firmware describes all this ([`crate::firmware`]), registers and queues ([`crate::device`]), buffers and
-//! IOVA allocation ([`crate::dma`]).
+//! What lives here: fwspecs, the registry of instances and devices and how the two come together, groups, domains,
+//! attachments and bindings, fault reports, and the SMMUv3 as the core's first driver ([`smmuv3`]). What does not: how
+//! firmware describes all this ([`crate::firmware`]), registers and queues ([`crate::device`]), buffers and IOVA allocation
+//! ([`crate::dma`]).
+//!
+//! # Locks
+//!
+//! The core's locks are leaves: nobody takes one while holding another, and none is held while a driver is called or
+//! hardware is waited for. What takes longer is claimed by a flag instead: a device by whoever attaches it, a group by whoever
+//! changes what it goes through, in this order. Faults are attributed under the registry's lock alone.
 
 mod attachment;
-mod client;
+mod binding;
+mod device;
 mod domain;
+mod driver;
 mod dump;
 mod error;
 mod fault;
 mod fault_counts;
 mod fault_handler;
 pub mod fwspec;
-mod live;
+mod group;
+mod ownership;
+mod probe;
 mod registry;
+mod reserved;
+pub mod smmuv3;
 #[cfg(test)]
 mod tests;
 
-pub use attachment::Attachment;
-pub use client::{AtsPolicy, Device};
-pub use domain::PagingDomain;
+pub use attachment::{Attachment, Configuration};
+pub use binding::{BindError, Binding, BusDevice};
+pub use device::{AtsPolicy, Device, DeviceDescription, WithoutIommu};
+pub use domain::{Domain, DomainPolicy};
+pub use driver::{Iommu, PagingDomain, Refusal, Stream};
 pub use dump::AttachmentDump;
-pub use error::{IommuError, UnmapError};
+pub use error::{DriverError, IommuError, UnmapError};
 pub use fault::FaultReport;
 pub use fault_counts::FaultCounts;
 pub use fault_handler::FaultHandler;
-pub use registry::{Configuration, Iommus};
+pub use ownership::GroupOwnership;
+pub use probe::{Registration, Unready};
+pub use registry::{Iommus, Missing, MissingReason};
+pub use reserved::{ReservedKind, ReservedRegion};

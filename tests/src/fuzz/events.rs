@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use smmu::addr::{Iova, StreamId, SubstreamId};
 use smmu::arch::event::{AccessDirection, Event, EventKind, Stage};
 use smmu::arch::page_request::PageRequest;
-use smmu::iommu::Iommus;
 use smmu::iommu::fwspec::{Fwspec, Phandle};
+use smmu::iommu::{DeviceDescription, Iommus};
 
 use crate::model::ModelPlatform;
 use crate::model::bits::{field, flag};
@@ -33,7 +33,7 @@ pub fn run(data: &[u8]) {
     let iommus = Iommus::new(platform());
     let mut fwspec = Fwspec::new();
     fwspec.push(IOMMU, StreamId::new(STREAM));
-    let device = iommus.add_device("disk".into(), fwspec).expect("the only device");
+    let device = iommus.add_device(DeviceDescription::new("disk", fwspec)).expect("the only device");
     let (mut due_of_device, mut due_of_strangers) = (0, 0);
     for record in data.chunks(Event::BYTES) {
         let mut words = [0; 4];
@@ -45,9 +45,10 @@ pub fn run(data: &[u8]) {
         check_page_request([words[0], words[1]]);
         check_page_request([words[2], words[3]]);
         let report = iommus.attribute(IOMMU, event);
-        assert_eq!(report.device.is_some(), field(&words, 63, 32) == u64::from(STREAM));
+        assert_eq!(report.device().is_some(), field(&words, 63, 32) == u64::from(STREAM));
         assert!(report.to_string().contains(", "));
-        *(if report.device.is_some() { &mut due_of_device } else { &mut due_of_strangers }) += u32::from(report.is_due);
+        *(if report.device().is_some() { &mut due_of_device } else { &mut due_of_strangers }) +=
+            u32::from(report.is_due);
     }
     assert!(due_of_device <= DUE_MAX && due_of_strangers <= DUE_MAX, "{due_of_device} and {due_of_strangers} lines");
     assert!(device.faults() <= data.len().div_ceil(Event::BYTES) as u64);

@@ -58,7 +58,7 @@ impl Backend for ModelBackend {
         self.devices.iter().map(|&(stream, _)| stream).collect()
     }
 
-    fn attached(&mut self, _device: usize, _domain: &PagingDomain<ModelPlatform>) -> Result<(), BrokenLaws> {
+    fn attached(&mut self, _device: usize, _domain: &dyn PagingDomain<ModelPlatform>) -> Result<(), BrokenLaws> {
         Ok(())
     }
 

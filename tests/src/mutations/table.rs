@@ -7,7 +7,8 @@ const ATTACH: &str = "smmu/src/device/attach.rs";
 const BRING_UP: &str = "smmu/src/device/bring_up.rs";
 const COMMAND_QUEUE: &str = "smmu/src/device/command_queue/mod.rs";
 const CONTEXT_TABLE: &str = "smmu/src/device/context_table.rs";
-const DOMAIN: &str = "smmu/src/iommu/domain.rs";
+const DOMAIN: &str = "smmu/src/iommu/smmuv3/domain.rs";
+const INSTANCE: &str = "smmu/src/iommu/smmuv3/instance.rs";
 const ENTRY_UPDATE: &str = "smmu/src/arch/entry_update.rs";
 const INVALIDATION: &str = "smmu/src/device/invalidation.rs";
 const LIVE_ENTRY: &str = "smmu/src/device/live_entry.rs";
@@ -268,13 +269,13 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "atc-full-on-attach",
         breaks: "A device is attached with translations in its cache that others left there",
-        file: DOMAIN,
-        edits: &[("smmu.flush_atc(stream, &entry)?;", "")],
+        file: INSTANCE,
+        edits: &[("self.smmu.flush_atc(id, &entry)?;", "")],
     },
     Mutation {
         name: "asid-leaked",
         breaks: "An ASID stays taken if there is no memory for its CD",
-        file: "smmu/src/iommu/live.rs",
+        file: "smmu/src/iommu/smmuv3/live.rs",
         edits: &[("smmu.give_back(tag)", "drop(tag)")],
     },
     Mutation {

@@ -76,7 +76,7 @@ impl Backend for QtestBackend<'_> {
         self.machine.engines().iter().map(super::Edu::stream).collect()
     }
 
-    fn attached(&mut self, device: usize, domain: &PagingDomain<QtestPlatform>) -> Result<(), QtestError> {
+    fn attached(&mut self, device: usize, domain: &dyn PagingDomain<QtestPlatform>) -> Result<(), QtestError> {
         let staging = Staging::new(self.machine.platform()).map_err(QtestError::OutOfMemory)?;
         domain
             .map(Staging::IOVA, staging.physical(), Staging::BYTES as u64, Access::ReadWrite, MemoryType::WriteBack)

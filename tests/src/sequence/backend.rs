@@ -36,7 +36,7 @@ pub trait Backend {
     /// # Errors
     ///
     /// If that fails.
-    fn attached(&mut self, device: usize, domain: &PagingDomain<Self::Platform>) -> Result<(), Self::Error>;
+    fn attached(&mut self, device: usize, domain: &dyn PagingDomain<Self::Platform>) -> Result<(), Self::Error>;
 
     /// Called before the test itself overwrites the stream table entry of an attached device, which then may reach nothing,
     /// not even what the backend mapped for itself.

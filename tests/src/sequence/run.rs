@@ -7,7 +7,7 @@ use smmu::addr::{Iova, PhysAddr, StreamId};
 use smmu::arch::event::EventKind;
 use smmu::device::{BootPolicy, Smmu};
 use smmu::iommu::fwspec::{Fwspec, Phandle};
-use smmu::iommu::{Attachment, Configuration, Device, Iommus, PagingDomain, UnmapError};
+use smmu::iommu::{Attachment, Configuration, Device, DeviceDescription, Iommus, PagingDomain, UnmapError};
 use smmu::memory::DmaMemory;
 use smmu::pgtable::{self, Access, MapError, MemoryType};
 
@@ -50,7 +50,7 @@ pub(super) struct Client<B: Backend> {
     /// What its stream table entry has that is not the driver's.
     pub(super) flaw: Option<Flaw>,
     /// The domain that it was moved from last.
-    left: Option<Arc<PagingDomain<B::Platform>>>,
+    left: Option<Arc<dyn PagingDomain<B::Platform>>>,
 }
 
 impl<'b, B: Backend> Run<'b, B> {
@@ -67,7 +67,9 @@ impl<'b, B: Backend> Run<'b, B> {
         let client = |stream| {
             let mut fwspec = Fwspec::new();
             fwspec.push(IOMMU, stream);
-            let device = iommus.add_device(format!("device {stream}"), fwspec).map_err(Mismatch::Attach)?;
+            let device = iommus
+                .add_device(DeviceDescription::new(format!("device {stream}"), fwspec))
+                .map_err(Mismatch::Attach)?;
             Ok(Client { stream, device, was_attached: false, attached: None, flaw: None, left: None })
         };
         let devices = backend.streams().into_iter().map(client).collect::<Result<_, Mismatch>>()?;
@@ -150,8 +152,8 @@ impl<'b, B: Backend> Run<'b, B> {
         else {
             return Err(Mismatch::NotConfigured);
         };
-        let domain = attachment.domain();
-        self.backend.attached(index, domain).map_err(backend)?;
+        let domain = attachment.paging().unwrap();
+        self.backend.attached(index, &**domain).map_err(backend)?;
         let space = Space::new(domain.stage(), domain.input_bits());
         client.attached = Some((attachment, space));
         client.was_attached = true;
@@ -172,7 +174,7 @@ impl<'b, B: Backend> Run<'b, B> {
     fn change_asid(&mut self, index: usize) -> Result<(), Mismatch> {
         let Some((attachment, _)) = &self.devices[index].attached else { return self.skip() };
         // As long as the domain is there, so is its ASID, and what is cached under it.
-        let left = Arc::clone(attachment.domain());
+        let left = Arc::clone(attachment.paging().unwrap());
         self.detach(index)?;
         self.attach(index)?;
         self.devices[index].left = Some(left);
@@ -213,7 +215,8 @@ impl<'b, B: Backend> Run<'b, B> {
         let physical = self.pool.physical().get() + u64::from(target) * PAGE_BYTES;
         let size_bytes = u64::from(pages) * PAGE_BYTES;
         let iova = Iova::new(first * PAGE_BYTES);
-        let found = attachment.domain().map(iova, PhysAddr::new(physical), size_bytes, access, MemoryType::WriteBack);
+        let found =
+            attachment.paging().unwrap().map(iova, PhysAddr::new(physical), size_bytes, access, MemoryType::WriteBack);
         match (expected, &found) {
             (MapAnswer::Mapped, Ok(())) => {
                 space.map(mapping);
@@ -242,7 +245,7 @@ impl<'b, B: Backend> Run<'b, B> {
         use pgtable::RangeError::{InputOutOfRange, NotMapped, SplitsBlock};
         let Some((attachment, space)) = &mut self.devices[index].attached else { return Ok(()) };
         let expected = space.answer_to_unmap(first, pages);
-        let found = attachment.domain().unmap(Iova::new(first * PAGE_BYTES), u64::from(pages) * PAGE_BYTES);
+        let found = attachment.paging().unwrap().unmap(Iova::new(first * PAGE_BYTES), u64::from(pages) * PAGE_BYTES);
         match (expected, &found) {
             (UnmapAnswer::Unmapped | UnmapAnswer::MaySplitBlock { all_mapped: true }, Ok(())) => {
                 space.unmap(first, pages);

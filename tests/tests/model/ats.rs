@@ -8,7 +8,9 @@ use std::time::Duration;
 use smmu::addr::StreamId;
 use smmu::dma::{CoherentBuffer, Dma};
 use smmu::iommu::fwspec::{Fwspec, Phandle};
-use smmu::iommu::{AtsPolicy, Configuration, Device as Client, FaultHandler, FaultReport, IommuError, Iommus};
+use smmu::iommu::{
+    AtsPolicy, Configuration, Device as Client, DeviceDescription, FaultHandler, FaultReport, IommuError, Iommus,
+};
 use smmu::platform::Registers;
 use tests::model::{Caching, Config, Device, Model, ModelPlatform, Opcode, Pace, Refused, Silent};
 
@@ -37,14 +39,14 @@ fn add(system: &System, streams: &[u32]) -> Arc<Client> {
     for &stream in streams {
         fwspec.push(IOMMU, StreamId::new(stream));
     }
-    let device = system.iommus.add_device(format!("device {streams:x?}"), fwspec).unwrap();
+    let device = system.iommus.add_device(DeviceDescription::new(format!("device {streams:x?}"), fwspec)).unwrap();
     device.set_ats_policy(AtsPolicy::WhereSupported);
     device
 }
 
 fn dma(model: &Model, iommus: &Iommus<ModelPlatform>, device: &Arc<Client>) -> Dma<ModelPlatform> {
     match iommus.configure(device).unwrap() {
-        Configuration::Configured(attachment) => Dma::new(model.platform(), attachment, u64::MAX),
+        Configuration::Configured(attachment) => Dma::new(model.platform(), attachment, u64::MAX).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -122,7 +124,7 @@ fn r31_the_caches_behind_every_instance_forget() {
         iommus.register(Phandle::new(number), Arc::new(bring_up(model).unwrap())).unwrap();
         fwspec.push(Phandle::new(number), StreamId::new(number));
     }
-    let client = iommus.add_device("disk".into(), fwspec).unwrap();
+    let client = iommus.add_device(DeviceDescription::new("disk", fwspec)).unwrap();
     client.set_ats_policy(AtsPolicy::WhereSupported);
     let dma = dma(&first, &iommus, &client);
     let buffer = dma.allocate_coherent(4096).unwrap();

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 
 use smmu::addr::{Iova, PhysAddr, StreamId};
-use smmu::iommu::Configuration;
 use smmu::iommu::fwspec::{Fwspec, Phandle};
+use smmu::iommu::{Configuration, DeviceDescription};
 use smmu::pgtable::{Access, MemoryType};
 use tests::model::{Config, Model};
 
@@ -22,7 +22,7 @@ fn a_dump_may_be_taken_at_any_time() {
     let system = System::new(&model);
     let mut fwspec = Fwspec::new();
     fwspec.push(Phandle::new(1), StreamId::new(5));
-    let device = system.iommus.add_device("disk".into(), fwspec).unwrap();
+    let device = system.iommus.add_device(DeviceDescription::new("disk", fwspec)).unwrap();
     let Configuration::Configured(attachment) = system.iommus.configure(&device).unwrap() else {
         panic!("one is enough")
     };
@@ -30,7 +30,7 @@ fn a_dump_may_be_taken_at_any_time() {
     thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..200 {
-                let domain = attachment.domain();
+                let domain = attachment.paging().unwrap();
                 // Not aligned to a block.
                 domain.map(IOVA, PhysAddr::new(0x9000_1000), SIZE, Access::Read, MemoryType::WriteBack).unwrap();
                 domain.unmap(IOVA, SIZE).unwrap();

@@ -2,8 +2,8 @@
 
 use smmu::addr::{Iova, StreamId};
 use smmu::device::DeviceError;
-use smmu::iommu::IommuError;
 use smmu::iommu::fwspec::{Fwspec, Phandle};
+use smmu::iommu::{DeviceDescription, IommuError};
 use smmu::platform::Registers;
 use tests::model::{Config, GlobalError, Model, Opcode, Refused};
 
@@ -51,12 +51,12 @@ fn memory_that_runs_out() {
                 iommus.register(Phandle::new(1), smmu).unwrap();
                 let mut fwspec = Fwspec::new();
                 fwspec.push(Phandle::new(1), StreamId::new(5));
-                let device = iommus.add_device("disk".into(), fwspec).unwrap();
+                let device = iommus.add_device(DeviceDescription::new("disk", fwspec)).unwrap();
                 let disk = model.device(StreamId::new(5));
                 let attached = iommus.configure(&device);
                 let result = match attached {
                     Ok(smmu::iommu::Configuration::Configured(attachment)) => {
-                        let dma = smmu::dma::Dma::new(platform, attachment, u64::MAX);
+                        let dma = smmu::dma::Dma::new(platform, attachment, u64::MAX).unwrap();
                         dma.allocate_coherent(4096).is_ok()
                     }
                     Ok(other) => panic!("{other:?}"),
@@ -111,7 +111,7 @@ fn an_attach_that_fails_leaves_the_stream_aborting() {
         let system = System::new(&model);
         let mut fwspec = Fwspec::new();
         fwspec.push(Phandle::new(1), StreamId::new(5));
-        let device = system.iommus.add_device("disk".into(), fwspec).unwrap();
+        let device = system.iommus.add_device(DeviceDescription::new("disk", fwspec)).unwrap();
         model.inject(|faults| faults.refuse = Some((opcode, 1)));
         assert!(matches!(system.iommus.configure(&device), Err(IommuError::Device { .. })));
         assert_eq!(model.device(StreamId::new(5)).write(Iova::new(0x1000), &[1]), Err(Refused::Aborted));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use smmu::addr::{Iova, StreamId};
 use smmu::device::{DeviceError, Handover};
 use smmu::iommu::fwspec::{Fwspec, Phandle};
-use smmu::iommu::{Configuration, IommuError};
+use smmu::iommu::{Configuration, DeviceDescription, DriverError, IommuError};
 use smmu::platform::Registers;
 use tests::model::{Config, GlobalError, Model, Opcode, Refused};
 
@@ -121,9 +121,12 @@ fn while_suspended_memory_is_managed_and_no_register_touched() {
             assert_eq!(smmu.enable_interrupts(), Err(DeviceError::Suspended));
             let mut fwspec = Fwspec::new();
             fwspec.push(Phandle::new(1), StreamId::new(6));
-            let device = system.iommus.add_device("late".into(), fwspec).unwrap();
+            let device = system.iommus.add_device(DeviceDescription::new("late", fwspec)).unwrap();
             let refused = system.iommus.configure(&device);
-            assert!(matches!(refused, Err(IommuError::Device { error: DeviceError::Suspended, .. })), "{refused:?}");
+            assert!(
+                matches!(refused, Err(IommuError::Device { error: DriverError::Smmu(DeviceError::Suspended), .. })),
+                "{refused:?}"
+            );
             (dma.allocate_coherent(4096).unwrap(), device)
         });
         let (buffer, late) = new;

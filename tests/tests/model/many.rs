@@ -7,7 +7,7 @@ use smmu::addr::{Iova, StreamId};
 use smmu::device::{BootPolicy, Smmu};
 use smmu::dma::{CoherentBuffer, Dma};
 use smmu::iommu::fwspec::{Fwspec, Phandle};
-use smmu::iommu::{Configuration, Iommus};
+use smmu::iommu::{Configuration, DeviceDescription, Iommus};
 use tests::model::{Config, Interrupt, Model, ModelPlatform, Opcode, Refused};
 
 use super::system::{System, bring_up, everywhere};
@@ -57,9 +57,9 @@ fn a_device_behind_two_smmus_is_cut_off_in_both() {
         iommus.register(Phandle::new(number), Arc::new(bring_up(model).unwrap())).unwrap();
         fwspec.push(Phandle::new(number), StreamId::new(stream));
     }
-    let device = iommus.add_device("disk".into(), fwspec).unwrap();
+    let device = iommus.add_device(DeviceDescription::new("disk", fwspec)).unwrap();
     let Configuration::Configured(attachment) = iommus.configure(&device).unwrap() else { panic!("two are enough") };
-    let dma = Dma::new(platform, attachment, u64::MAX);
+    let dma = Dma::new(platform, attachment, u64::MAX).unwrap();
     let buffer = dma.allocate_coherent(4096).unwrap();
     let iova = buffer.iova();
     let ports = [first.device(StreamId::new(5)), second.device(StreamId::new(9))];

@@ -6,7 +6,7 @@ use smmu::addr::StreamId;
 use smmu::device::{BootPolicy, DeviceError, Smmu};
 use smmu::dma::Dma;
 use smmu::iommu::fwspec::{Fwspec, Phandle};
-use smmu::iommu::{Configuration, Iommus};
+use smmu::iommu::{Configuration, DeviceDescription, Iommus};
 use tests::model::{Caching, Config, Model, ModelPlatform, Pace};
 
 const IOMMU: Phandle = Phandle::new(1);
@@ -34,9 +34,9 @@ impl System {
     pub(crate) fn dma(&self, model: &Model, stream: u32) -> Dma<ModelPlatform> {
         let mut fwspec = Fwspec::new();
         fwspec.push(IOMMU, StreamId::new(stream));
-        let device = self.iommus.add_device(format!("device {stream:#x}"), fwspec).unwrap();
+        let device = self.iommus.add_device(DeviceDescription::new(format!("device {stream:#x}"), fwspec)).unwrap();
         match self.iommus.configure(&device).unwrap() {
-            Configuration::Configured(attachment) => Dma::new(model.platform(), attachment, u64::MAX),
+            Configuration::Configured(attachment) => Dma::new(model.platform(), attachment, u64::MAX).unwrap(),
             other => panic!("{other:?}"),
         }
     }

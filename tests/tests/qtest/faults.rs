@@ -12,7 +12,7 @@ fn a_fault_is_attributed_to_its_device() {
     let events = setup.events();
     let [event] = events[..] else { panic!("{events:?}") };
     let report = setup.iommus.attribute(IOMMU, event);
-    assert_eq!(report.device.unwrap().name(), second.attachment.device().name());
+    assert_eq!(report.device().unwrap().name(), second.attachment.device().name());
     assert_eq!((first.attachment.device().faults(), second.attachment.device().faults()), (0, 1));
 }
 

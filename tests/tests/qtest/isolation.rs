@@ -102,7 +102,7 @@ fn r36_a_device_that_is_attached_again_starts_empty() {
         let before = setup.machine.platform().bytes_in_use();
         for _ in 0..3 {
             let attachment = setup.configure(&device);
-            let domain = attachment.domain();
+            let domain = attachment.paging().unwrap();
             assert_eq!(testdev.write(HERE, 4, page.physical()).unwrap(), WriteOutcome::Stopped);
             setup.assert_fault(FaultKind::Translation, testdev.stream(), AccessDirection::Write, HERE);
             domain.map(HERE, page.physical(), PAGE, Access::ReadWrite, smmu::pgtable::MemoryType::WriteBack).unwrap();

@@ -25,7 +25,7 @@ fn a_device_reads_and_writes_what_is_mapped() {
 
 #[test]
 fn stages_are_what_the_machine_has() {
-    let stages = ALL_STAGES.map(|iommu| Setup::with(iommu).attach(0).attachment.domain().stage());
+    let stages = ALL_STAGES.map(|iommu| Setup::with(iommu).attach(0).attachment.paging().unwrap().stage());
     assert_eq!(stages, [Stage::Stage1, Stage::Stage2, Stage::Stage1]);
 }
 
@@ -54,7 +54,7 @@ fn addresses_beyond_the_table_s_range_fault() {
     for iommu in ALL_STAGES {
         let setup = Setup::with(iommu);
         let device = setup.attach(0);
-        let bits = device.attachment.domain().input_bits();
+        let bits = device.attachment.paging().unwrap().input_bits();
         for iova in [1 << bits, 1 << 52, 1 << 63].map(Iova::new) {
             device.write(iova, 1);
             let deviation = device.at_stage2(Deviation::Stage2InputRange);
@@ -99,7 +99,7 @@ fn only_stage_2_has_mappings_for_writing_alone() {
         device.write(HERE, 1);
         setup.assert_no_event();
         let read = device.read(HERE);
-        if device.attachment.domain().stage() == Stage::Stage2 {
+        if device.attachment.paging().unwrap().stage() == Stage::Stage2 {
             assert_eq!(read, 0);
             let deviation = device.at_stage2(Deviation::CachedStage2Permission);
             let (kind, direction) = (FaultKind::Permission, AccessDirection::Read);
@@ -200,7 +200,7 @@ fn iommu_testdev_confirms_where_its_writes_went() {
         let attachment = setup.configure(&setup.device(testdev.stream()));
         let [page, other] = [setup.page(), setup.page()];
         let memory = smmu::pgtable::MemoryType::WriteBack;
-        attachment.domain().map(HERE, page.physical(), PAGE, Access::ReadWrite, memory).unwrap();
+        attachment.paging().unwrap().map(HERE, page.physical(), PAGE, Access::ReadWrite, memory).unwrap();
         assert_eq!(testdev.write(HERE, 64, page.physical()).unwrap(), WriteOutcome::Written);
         assert_eq!(testdev.write(HERE, 64, other.physical()).unwrap(), WriteOutcome::Elsewhere);
         assert_eq!((word(&page, 56), word(&page, 64)), (PATTERN, 0));

@@ -93,9 +93,9 @@ fn a_command_queue_out_of_the_smmu_s_reach_ends_in_an_error() {
     device.map(HERE, page.physical(), PAGE, Access::ReadWrite);
     let registers = setup.machine.registers();
     registers.write64(CMDQ_BASE, OUTSIDE_RAM | 8);
-    let error = device.attachment.domain().unmap(HERE, PAGE).unwrap_err();
+    let error = device.attachment.paging().unwrap().unmap(HERE, PAGE).unwrap_err();
     let expected = DeviceError::Command(CommandError::Abt);
-    assert_eq!(error, smmu::iommu::UnmapError::Invalidation(expected));
+    assert_eq!(error, smmu::iommu::UnmapError::Invalidation(expected.into()));
     // The SMMU was closed: what was to be unmapped is out of reach all the same.
     device.write(HERE, 1);
     assert_eq!(crate::setup::word(&page, 0), 0);

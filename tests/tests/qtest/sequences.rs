@@ -132,7 +132,7 @@ impl Backend for Astray {
         self.0.streams()
     }
 
-    fn attached(&mut self, device: usize, domain: &PagingDomain<QtestPlatform>) -> Result<(), QtestError> {
+    fn attached(&mut self, device: usize, domain: &dyn PagingDomain<QtestPlatform>) -> Result<(), QtestError> {
         self.0.attached(device, domain)
     }
 

@@ -12,7 +12,7 @@ use smmu::addr::{Iova, PhysAddr, StreamId};
 use smmu::arch::event::{AccessDirection, Event, EventKind, FaultKind, TranslationFault};
 use smmu::device::Smmu;
 use smmu::iommu::fwspec::{Fwspec, Phandle};
-use smmu::iommu::{Attachment, Configuration, Device, Iommus};
+use smmu::iommu::{Attachment, Configuration, Device, DeviceDescription, Iommus};
 use smmu::memory::DmaMemory;
 use smmu::pgtable::{self, Access, MemoryType};
 use tests::qtest::{Edu, QtestMachine, QtestPlatform, Staging};
@@ -79,7 +79,7 @@ impl Setup {
     pub(crate) fn device(&self, stream: StreamId) -> Arc<Device> {
         let mut fwspec = Fwspec::new();
         fwspec.push(IOMMU, stream);
-        self.iommus.add_device(format!("device {stream}"), fwspec).unwrap()
+        self.iommus.add_device(DeviceDescription::new(format!("device {stream}"), fwspec)).unwrap()
     }
 
     /// Attaches a device to a domain of its own.
@@ -158,15 +158,15 @@ impl Attached {
 
     /// `deviation` if the device is behind stage 2 alone.
     pub(crate) fn at_stage2(&self, deviation: Deviation) -> Option<Deviation> {
-        (self.attachment.domain().stage() == pgtable::Stage::Stage2).then_some(deviation)
+        (self.attachment.paging().unwrap().stage() == pgtable::Stage::Stage2).then_some(deviation)
     }
 
     pub(crate) fn map(&self, iova: Iova, physical: PhysAddr, size_bytes: u64, access: Access) {
-        self.attachment.domain().map(iova, physical, size_bytes, access, MemoryType::WriteBack).unwrap();
+        self.attachment.paging().unwrap().map(iova, physical, size_bytes, access, MemoryType::WriteBack).unwrap();
     }
 
     pub(crate) fn unmap(&self, iova: Iova, size_bytes: u64) {
-        self.attachment.domain().unmap(iova, size_bytes).unwrap();
+        self.attachment.paging().unwrap().unmap(iova, size_bytes).unwrap();
     }
 
     pub(crate) fn write(&self, iova: Iova, index: u16) {

@@ -28,8 +28,8 @@ pub(super) fn show(context: &Context) -> Result<(), String> {
     let mut ohci = system.take_endpoint(DriverKind::Ohci)?;
     let (device, stream) = (ohci.device()?, ohci.stream()?);
     let mut controller = Ohci::new(&mut ohci.function).map_err(|error| error.to_string())?;
-    let bound = Bound::new(&mut ohci.function, &device, OHCI_LIMIT).map_err(|error| error.to_string())?;
-    let page = bound.dma.allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
+    let mut bound = Bound::new(&mut ohci.function, &device, OHCI_LIMIT).map_err(|error| error.to_string())?;
+    let page = bound.dma().allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
     let hcca = Hcca(page.words());
     hcca.prepare();
     controller.start(page.iova()).map_err(|error| error.to_string())?;
@@ -51,7 +51,7 @@ pub(super) fn show(context: &Context) -> Result<(), String> {
         instance.smmu.shutdown(Handover::Running).map_err(|error| error.to_string())?;
     }
     let iommu = instance.phandle;
-    let kept = InheritedDevice { requester_id: bound.function.requester_id(), iommu, stream };
+    let kept = InheritedDevice { requester_id: bound.function().requester_id(), iommu, stream };
     let reserved = memory::dma::retire();
     let reserved_bytes: u64 = reserved.iter().map(|range| range.end - range.start).sum();
     println!("\n== The kernel starts over; {} KiB of memory stay as they are", reserved_bytes >> 10);

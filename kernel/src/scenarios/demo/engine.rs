@@ -32,8 +32,8 @@ impl<'a> Engine<'a> {
         let device = endpoint.device()?;
         let edu = Edu::new(&mut endpoint.function).map_err(|error| error.to_string())?;
         let bound = Bound::new(&mut endpoint.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
-        let source = bound.dma.allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
-        let target = bound.dma.allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
+        let source = bound.dma().allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
+        let target = bound.dma().allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
         Ok(Self { device, edu, source, target, _bound: bound })
     }
 

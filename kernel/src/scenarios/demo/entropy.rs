@@ -18,9 +18,9 @@ const SLOT: usize = 1;
 pub(super) fn random_bytes(system: &mut System) -> Result<(), String> {
     let endpoint = system.endpoint(DriverKind::VirtioEntropy)?;
     let device = endpoint.device()?;
-    let bound = Bound::new(&mut endpoint.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
-    let dma = Box::new(SmmuDma::new(bound.dma.clone()));
-    let mut entropy = Entropy::<SLOT>::new(&mut *bound.function, dma).map_err(|error| error.to_string())?;
+    let mut bound = Bound::new(&mut endpoint.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
+    let dma = Box::new(SmmuDma::new(bound.dma().clone()));
+    let mut entropy = Entropy::<SLOT>::new(bound.function(), dma).map_err(|error| error.to_string())?;
     let mut bytes = [0; 32];
     entropy.fill(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.iter().all(|&byte| byte == 0) {

@@ -23,14 +23,14 @@ fn pages(range: IovaRange) -> impl Iterator<Item = u64> {
 fn page_zero_is_nobodys_and_the_limit_is_kept() {
     for (limit, usable) in [(0, 0), (0x1000, 0), (0x1fff, 0), (0x2000, 1), (0x10_0fff, 255), (1 << 48, (1 << 36) - 1)] {
         let addresses = allocator(limit);
-        assert!(addresses.allocate(usable + 1).is_err(), "{limit:#x}");
-        assert_eq!(addresses.allocate(0), Err(DmaError::Empty));
+        assert!(addresses.allocate(usable + 1, u64::MAX).is_err(), "{limit:#x}");
+        assert_eq!(addresses.allocate(0, u64::MAX), Err(DmaError::Empty));
         if usable != 0 {
-            let range = addresses.allocate(usable).unwrap();
+            let range = addresses.allocate(usable, u64::MAX).unwrap();
             assert_eq!(range.start(), Iova::new(0x1000));
             assert!(range.start().get() + range.size_bytes() <= limit);
         }
-        assert_eq!(addresses.allocate(1), Err(DmaError::OutOfAddresses { pages: 1 }));
+        assert_eq!(addresses.allocate(1, u64::MAX), Err(DmaError::OutOfAddresses { pages: 1 }));
     }
 }
 
@@ -39,8 +39,8 @@ fn the_domains_own_limit_holds_as_well() {
     let (_, _, dma) = attached_below(u64::MAX);
     assert_eq!(dma.domain().input_bits(), 48);
     let whole = (1 << 36) - 1;
-    assert_eq!(dma.space.addresses.allocate(whole + 1), Err(DmaError::OutOfAddresses { pages: whole + 1 }));
-    dma.space.addresses.allocate(whole).unwrap();
+    assert_eq!(dma.space.addresses.allocate(whole + 1, u64::MAX), Err(DmaError::OutOfAddresses { pages: whole + 1 }));
+    dma.space.addresses.allocate(whole, u64::MAX).unwrap();
 }
 
 proptest! {
@@ -61,7 +61,7 @@ proptest! {
                 addresses.free(range);
                 continue;
             }
-            match addresses.allocate(wanted) {
+            match addresses.allocate(wanted, u64::MAX) {
                 Ok(range) => {
                     prop_assert_eq!(range.size_bytes(), wanted as u64 * 4096);
                     for page in pages(range) {
@@ -77,6 +77,6 @@ proptest! {
             }
         }
         held.into_iter().for_each(|range| addresses.free(range));
-        prop_assert!(addresses.allocate(USABLE).is_ok(), "one run again");
+        prop_assert!(addresses.allocate(USABLE, u64::MAX).is_ok(), "one run again");
     }
 }

@@ -4,14 +4,13 @@ mod addresses;
 mod coherent;
 mod streaming;
 
-use alloc::string::String;
 use alloc::sync::Arc;
 
 use super::{Dma, DmaError};
 use crate::addr::{Iova, PhysAddr, StreamId};
 use crate::device::tests::{CMD_SYNC, CR0ACK, FakeSmmu, Outcome, bring_up};
 use crate::iommu::fwspec::{Fwspec, Phandle};
-use crate::iommu::{Configuration, Iommus};
+use crate::iommu::{Configuration, DeviceDescription, Iommus};
 use crate::testing::TestPlatform;
 
 /// A device with 32 address lines, and its DMA.
@@ -28,9 +27,9 @@ fn attached_below(limit: u64) -> (&'static TestPlatform, Arc<FakeSmmu>, Dma<Test
     iommus.register(phandle, Arc::new(bring_up(platform, &fake).unwrap())).unwrap();
     let mut fwspec = Fwspec::new();
     fwspec.push(phandle, StreamId::new(0x11));
-    let device = iommus.add_device(String::from("device"), fwspec).unwrap();
+    let device = iommus.add_device(DeviceDescription::new("device", fwspec)).unwrap();
     let Ok(Configuration::Configured(attachment)) = iommus.configure(&device) else { panic!("not configured") };
-    (platform, fake, Dma::new(platform, attachment, limit))
+    (platform, fake, Dma::new(platform, attachment, limit).unwrap())
 }
 
 /// Where `bytes` bytes from an I/O virtual address on are in physical memory.

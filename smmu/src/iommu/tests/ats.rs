@@ -25,7 +25,7 @@ fn caching_device(system: &System) -> Arc<Device> {
 fn map_one_page(attachment: &Attachment<TestPlatform>) -> Iova {
     let iova = Iova::new(0x4000_0000);
     let physical = PhysAddr::new(0x9000_1000);
-    attachment.domain().map(iova, physical, 0x1000, Access::ReadWrite, MemoryType::WriteBack).unwrap();
+    attachment.paging().unwrap().map(iova, physical, 0x1000, Access::ReadWrite, MemoryType::WriteBack).unwrap();
     iova
 }
 
@@ -68,7 +68,7 @@ fn r31_instances_with_and_without_ats_each_get_their_own() {
     let attachment = system.configured(&caching_device(&system));
     let iova = map_one_page(&attachment);
     system.platform.journal();
-    attachment.domain().unmap(iova, 0x1000).unwrap();
+    attachment.paging().unwrap().unmap(iova, 0x1000).unwrap();
     let at_a = [CMD_TLBI_NH_VA, CMD_SYNC, CMD_ATC_INV, CMD_SYNC];
     assert_eq!(opcodes(&system.platform.journal()), [&at_a[..], &[CMD_TLBI_NH_VA, CMD_SYNC]].concat());
 }
@@ -118,8 +118,11 @@ fn a_smmu_that_does_not_answer_at_all_is_closed() {
     let attachment = system.configured(&caching_device(&system));
     let iova = map_one_page(&attachment);
     system.a.fake.on_command(|[word, _]| if word & 0xff == CMD_ATC_INV { Outcome::Stuck } else { Outcome::Done });
-    let error = attachment.domain().unmap(iova, 0x1000).unwrap_err();
-    assert!(matches!(error, crate::iommu::UnmapError::Invalidation(DeviceError::Timeout { .. })), "{error}");
+    let error = attachment.paging().unwrap().unmap(iova, 0x1000).unwrap_err();
+    assert!(
+        matches!(error, crate::iommu::UnmapError::Invalidation(DriverError::Smmu(DeviceError::Timeout { .. }))),
+        "{error}"
+    );
     assert_eq!((system.a.fake.get(CR0), system.b.is_on()), (0, true));
     assert!(!attachment.device().is_quarantined(), "it is the SMMU that failed");
 }

@@ -14,7 +14,11 @@ fn a_dump_says_it_all() {
     let device = system.device();
     let attachment = system.configured(&device);
     let iova = Iova::new(0x4020_3000);
-    attachment.domain().map(iova, PhysAddr::new(0x9000_1000), 0x1000, Access::Read, MemoryType::WriteBack).unwrap();
+    attachment
+        .paging()
+        .unwrap()
+        .map(iova, PhysAddr::new(0x9000_1000), 0x1000, Access::Read, MemoryType::WriteBack)
+        .unwrap();
     let dump = attachment.dump(Iova::new(0x4020_3abc)).to_string();
     assert_eq!(steady(&dump), include_str!("dump.txt"));
 }

@@ -20,10 +20,10 @@ fn an_event_is_its_devices_and_counts_there() {
     let other = system.add("other", &[(A, 0x22)]).unwrap();
     for (iommu, stream, count) in [(A, 0x11, 1), (B, 0x22, 2), (A, 0x11, 3)] {
         let report = system.iommus.attribute(iommu, write_by(stream));
-        assert_eq!((report.iommu, report.count, report.device.unwrap().name()), (iommu, count, "both"));
+        assert_eq!((report.iommu, report.count, report.device().unwrap().name()), (iommu, count, "both"));
     }
     assert_eq!((device.faults(), other.faults()), (3, 0));
-    assert_eq!(system.iommus.attribute(A, write_by(0x22)).device.unwrap().name(), "other");
+    assert_eq!(system.iommus.attribute(A, write_by(0x22)).device().unwrap().name(), "other");
     assert_eq!(other.faults(), 1);
 }
 
@@ -33,7 +33,7 @@ fn an_event_of_nobody_is_reported_as_such() {
     let device = system.device();
     for (iommu, stream) in [(A, 0x22), (B, 0x11), (Phandle::new(1), 0x11)] {
         let report = system.iommus.attribute(iommu, write_by(stream));
-        assert!(report.device.is_none());
+        assert!(report.device().is_none());
         assert!(report.to_string().starts_with("unknown device, "), "{report}");
     }
     assert_eq!((device.faults(), system.iommus.strangers().total()), (0, 3));
@@ -80,7 +80,7 @@ fn the_owner_hears_of_every_fault_and_may_ask_back() {
 
     impl FaultHandler for Owner {
         fn fault(&self, report: &FaultReport) {
-            let device = report.device.as_ref().unwrap();
+            let device = report.device().unwrap();
             assert_eq!(report.count, device.faults());
             // A lock that is held would be waited for, for ever.
             assert!(self.0.iommus.register(A, Arc::clone(&self.0.a.smmu)).is_err());

@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::fwspec::{Fwspec, Phandle};
-use super::{Attachment, Configuration, Device, IommuError, Iommus};
+use super::{Attachment, Configuration, Device, DeviceDescription, DriverError, IommuError, Iommus};
 use crate::addr::StreamId;
 use crate::device::Smmu;
 use crate::device::tests::{CR0ACK, FakeSmmu, bring_up};
@@ -76,7 +76,7 @@ impl System {
     }
 
     fn add(&self, name: &str, streams: &[(Phandle, u32)]) -> Result<Arc<Device>, IommuError> {
-        self.iommus.add_device(String::from(name), fwspec(streams))
+        self.iommus.add_device(DeviceDescription::new(String::from(name), fwspec(streams)))
     }
 
     /// A device with stream 0x11 at A and 0x22 at B.
@@ -113,7 +113,7 @@ fn fwspec(streams: &[(Phandle, u32)]) -> Fwspec {
 #[track_caller]
 fn deferred(configuration: Result<Configuration<TestPlatform>, IommuError>) -> Vec<Phandle> {
     match configuration {
-        Ok(Configuration::Deferred(missing)) => missing,
+        Ok(Configuration::Deferred(missing)) => missing.into_iter().map(|missing| missing.iommu).collect(),
         Ok(_) => panic!("not deferred"),
         Err(error) => panic!("{error}"),
     }

@@ -19,7 +19,7 @@ const TABLE: u64 = 0x4000_0000;
 /// Maps `size_bytes` at [`IOVA`] as pages.
 fn map_pages(attachment: &Attachment<TestPlatform>, size_bytes: u64) {
     let physical = PhysAddr::new(0x9000_1000);
-    let domain = attachment.domain();
+    let domain = attachment.paging().unwrap();
     domain.map(IOVA, physical, size_bytes, Access::ReadWrite, MemoryType::WriteBack).unwrap();
 }
 
@@ -31,13 +31,13 @@ fn r31_an_unmapped_range_is_forgotten_in_every_instance() {
     let attachment = system.configured(&system.device());
     map_pages(&attachment, PAGE);
     system.platform.journal();
-    attachment.domain().unmap(IOVA, PAGE).unwrap();
+    attachment.paging().unwrap().unmap(IOVA, PAGE).unwrap();
     let is_command = |step: &Step| matches!(step, Step::Command(..));
     let commands: Vec<_> = system.platform.journal().into_iter().filter(is_command).collect();
     let tlbi = |asid: u64| [CMD_TLBI_NH_VA | asid << 48, 0x4000_0000 | 1 << 10 | 3 << 8 | 1];
     let expected = [("A", tlbi(1)), ("A", [CMD_SYNC, 0]), ("B", tlbi(2)), ("B", [CMD_SYNC, 0])];
     assert_eq!(commands, expected.map(|(name, words)| Step::Command(name, words)));
-    assert_eq!(attachment.domain().lookup(IOVA), None);
+    assert_eq!(attachment.paging().unwrap().lookup(IOVA), None);
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn r28_tables_are_freed_after_every_instance_has_forgotten_them() {
     let attachment = system.configured(&system.device());
     map_pages(&attachment, TABLE);
     system.platform.journal();
-    attachment.domain().unmap(IOVA, TABLE).unwrap();
+    attachment.paging().unwrap().unmap(IOVA, TABLE).unwrap();
     let journal = system.platform.journal();
     // Not leaf-only in A; by ASID in B, which has no range invalidation.
     assert_eq!(opcodes(&journal), [CMD_TLBI_NH_VA, CMD_SYNC, CMD_TLBI_NH_ASID, CMD_SYNC]);
@@ -65,7 +65,7 @@ fn stage_2_is_invalidated_by_vmid() {
     let attachment = system.configured(&system.add("one", &[(A, 0x11)]).unwrap());
     map_pages(&attachment, PAGE);
     system.platform.journal();
-    attachment.domain().unmap(IOVA, PAGE).unwrap();
+    attachment.paging().unwrap().unmap(IOVA, PAGE).unwrap();
     assert_eq!(opcodes(&system.platform.journal()), [CMD_TLBI_S2_IPA, CMD_SYNC]);
 }
 
@@ -81,7 +81,7 @@ fn r38_an_smmu_that_does_not_forget_is_closed_and_the_tables_stay() {
         let mapped = system.platform.blocks();
         system.a.fake.on_command(move |[word, _]| if word & 0xff == CMD_SYNC { Outcome::Done } else { outcome });
         system.platform.journal();
-        let error = attachment.domain().unmap(IOVA, TABLE).unwrap_err();
+        let error = attachment.paging().unwrap().unmap(IOVA, TABLE).unwrap_err();
         assert!(matches!(error, UnmapError::Invalidation(_)), "{error}");
         assert_eq!((system.a.is_on(), system.b.is_on()), (false, true));
         let journal = system.platform.journal();
@@ -101,10 +101,13 @@ fn an_smmu_that_does_not_even_close_is_told_apart() {
     map_pages(&attachment, PAGE + PAGE);
     system.a.fake.on_command(|_| Outcome::Stuck);
     system.a.fake.ignore(|register, value| (register, value) == (CR0, 0));
-    let error = attachment.domain().unmap(IOVA, PAGE).unwrap_err();
-    assert!(matches!(error, UnmapError::Stuck(DeviceError::Timeout { register: "CR0ACK", .. })), "{error}");
+    let error = attachment.paging().unwrap().unmap(IOVA, PAGE).unwrap_err();
+    assert!(
+        matches!(error, UnmapError::Stuck(DriverError::Smmu(DeviceError::Timeout { register: "CR0ACK", .. }))),
+        "{error}"
+    );
     let before = system.platform.now();
-    let error = attachment.domain().unmap(Iova::new(IOVA.get() + PAGE), PAGE).unwrap_err();
+    let error = attachment.paging().unwrap().unmap(Iova::new(IOVA.get() + PAGE), PAGE).unwrap_err();
     assert!(matches!(error, UnmapError::Stuck(_)), "{error}");
     assert_eq!(system.platform.now(), before, "it is not waited for again");
 }
@@ -114,7 +117,7 @@ fn a_range_that_is_not_mapped_is_nobodys_business() {
     let system = System::new().registered();
     let attachment = system.configured(&system.device());
     system.platform.journal();
-    assert!(matches!(attachment.domain().unmap(IOVA, PAGE), Err(UnmapError::Table(_))));
+    assert!(matches!(attachment.paging().unwrap().unmap(IOVA, PAGE), Err(UnmapError::Table(_))));
     assert_eq!(opcodes(&system.platform.journal()), []);
-    assert_eq!(attachment.domain().counts(), (0, 0));
+    assert_eq!(attachment.paging().unwrap().counts(), (0, 0));
 }

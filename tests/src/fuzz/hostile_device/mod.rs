@@ -16,7 +16,7 @@ use smmu::arch::stream_table::{Shcfg, StreamTableEntry};
 use smmu::device::{BootPolicy, DeviceError, Handover, Smmu, TranslationTag};
 use smmu::dma::{CoherentBuffer, Direction, Dma, Mapping};
 use smmu::iommu::fwspec::{Fwspec, Phandle};
-use smmu::iommu::{Configuration, Iommus};
+use smmu::iommu::{Configuration, DeviceDescription, Iommus};
 
 use super::platform::FuzzPlatform;
 
@@ -178,10 +178,13 @@ impl System {
     fn configure(&mut self, stream: StreamId) -> std::result::Result<(), String> {
         let mut fwspec = Fwspec::new();
         fwspec.push(IOMMU, stream);
-        let device = self.iommus.add_device(format!("device {stream}"), fwspec).map_err(|error| error.to_string())?;
+        let device = self
+            .iommus
+            .add_device(DeviceDescription::new(format!("device {stream}"), fwspec))
+            .map_err(|error| error.to_string())?;
         match self.iommus.configure(&device).map_err(|error| error.to_string())? {
             Configuration::Configured(attachment) => {
-                self.dmas.push(Dma::new(self.platform, attachment, u64::MAX));
+                self.dmas.push(Dma::new(self.platform, attachment, u64::MAX).unwrap());
                 Ok(())
             }
             Configuration::Deferred(_) | Configuration::NoIommu => panic!("its SMMU is there"),

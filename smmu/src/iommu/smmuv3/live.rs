@@ -2,17 +2,17 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::mem;
+use core::{mem, ptr};
 
 use lock_api::Mutex;
 
-use super::Device;
-use super::fwspec::Phandle;
 use crate::addr::{StreamId, Vmid};
 use crate::arch::attributes::{AddressSize, HardwareUpdate};
 use crate::arch::context_descriptor::{ContextDescriptor, Stage1Context};
 use crate::arch::stream_table::{Eats, Stage1Stream, Stage2Stream, StreamTableEntry};
 use crate::device::{AtcTarget, ContextTable, DeviceError, Smmu, TranslationTag};
+use crate::iommu::Device;
+use crate::iommu::fwspec::Phandle;
 use crate::pgtable::{PageTable, Stage};
 use crate::platform::Platform;
 
@@ -53,6 +53,11 @@ impl<P: Platform> Live<P> {
             Stage::Stage1 => Self::stage1(table, smmu),
             Stage::Stage2 => Self::stage2(table, smmu),
         }
+    }
+
+    /// Whether it is this SMMU that the domain is live in.
+    pub(super) fn is_in(&self, smmu: &Smmu<P>) -> bool {
+        ptr::eq(Arc::as_ptr(&self.smmu), smmu)
     }
 
     fn stage1(table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {

@@ -3,12 +3,14 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::fault_counts::FaultCounts;
 use super::fault_handler::{FaultHandler, HandlerSlot};
 use super::fwspec::{Fwspec, Phandle};
+use super::{DomainPolicy, ReservedRegion};
 use crate::addr::StreamId;
 
 /// Whether a device may cache translations (PCIe ATS).
@@ -25,10 +27,80 @@ pub enum AtsPolicy {
     WhereSupported,
 }
 
+/// What becomes of a device one of whose IOMMUs is not there when all are that firmware describes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WithoutIommu {
+    /// It stays blocked, as far as that is in anybody's hands.
+    #[default]
+    Refuse,
+    /// It may go without: nothing will stop or translate its DMA, which must be known to work untranslated.
+    Allow,
+}
+
+/// What bus code and firmware know about a device.
+///
+/// ```
+/// use smmu::addr::StreamId;
+/// use smmu::iommu::DeviceDescription;
+/// use smmu::iommu::fwspec::{Fwspec, Phandle};
+///
+/// let mut fwspec = Fwspec::new();
+/// fwspec.push(Phandle::new(0x8004), StreamId::new(0x10));
+/// let disk = DeviceDescription::new("00:02.0 virtio-blk", fwspec);
+/// ```
+#[derive(Clone, Debug)]
+pub struct DeviceDescription {
+    /// For people: an address and a driver, say.
+    pub name: String,
+    /// The IOMMUs that the device sits behind, and its StreamIDs there: those of its aliases, too, if it is behind a
+    /// conventional PCI bridge.
+    pub fwspec: Fwspec,
+    /// Devices that were added before and that the bus cannot isolate this one from, whatever their StreamIDs: the other
+    /// functions of a device without access control services, for instance.
+    pub inseparable_from: Vec<Arc<Device>>,
+    /// What of its address space has a meaning already.
+    pub reserved: Vec<ReservedRegion>,
+    /// Which domain it gets.
+    pub domain: DomainPolicy,
+    /// What becomes of it if an IOMMU is missing.
+    pub without_iommu: WithoutIommu,
+}
+
+impl DeviceDescription {
+    /// A device that stands alone, gets an address space of its own, and is blocked without its IOMMUs.
+    #[must_use]
+    pub fn new(name: impl Into<String>, fwspec: Fwspec) -> Self {
+        Self {
+            name: name.into(),
+            fwspec,
+            inseparable_from: Vec::new(),
+            reserved: Vec::new(),
+            domain: DomainPolicy::default(),
+            without_iommu: WithoutIommu::default(),
+        }
+    }
+}
+
+/// The number of a device: the order in which devices were added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DeviceId(u64);
+
+impl DeviceId {
+    pub(super) const FIRST: Self = Self(0);
+
+    pub(super) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
 /// A device: its name, where it sits, whether it is attached, and how often it has strayed.
 pub struct Device {
+    id: DeviceId,
     name: String,
     fwspec: Fwspec,
+    reserved: Vec<ReservedRegion>,
+    domain_policy: DomainPolicy,
+    without_iommu: WithoutIommu,
     attached: AtomicBool,
     may_use_ats: AtomicBool,
     quarantined: AtomicBool,
@@ -37,9 +109,27 @@ pub struct Device {
 }
 
 impl Device {
-    pub(super) fn new(name: String, fwspec: Fwspec, handler: Box<dyn HandlerSlot>) -> Self {
+    pub(super) fn new(id: DeviceId, description: DeviceDescription, handler: Box<dyn HandlerSlot>) -> Self {
+        let DeviceDescription { name, fwspec, inseparable_from: _, reserved, domain, without_iommu } = description;
         let [attached, may_use_ats, quarantined] = [const { AtomicBool::new(false) }; 3];
-        Self { name, fwspec, attached, may_use_ats, quarantined, faults: FaultCounts::new(), handler }
+        let faults = FaultCounts::new();
+        Self {
+            id,
+            name,
+            fwspec,
+            reserved,
+            domain_policy: domain,
+            without_iommu,
+            attached,
+            may_use_ats,
+            quarantined,
+            faults,
+            handler,
+        }
+    }
+
+    pub(super) fn id(&self) -> DeviceId {
+        self.id
     }
 
     /// The name that the bus code gave it, for people: an address and a driver, say.
@@ -54,7 +144,25 @@ impl Device {
         &self.fwspec
     }
 
-    /// Whether the device's DMA is translated at the moment. All of it aborts otherwise.
+    /// What of its address space has a meaning already, and is not handed out.
+    #[must_use]
+    pub fn reserved(&self) -> &[ReservedRegion] {
+        &self.reserved
+    }
+
+    /// Which domain it gets.
+    #[must_use]
+    pub fn domain_policy(&self) -> DomainPolicy {
+        self.domain_policy
+    }
+
+    /// What becomes of it if an IOMMU is missing.
+    #[must_use]
+    pub fn without_iommu(&self) -> WithoutIommu {
+        self.without_iommu
+    }
+
+    /// Whether a driver or an owner of its group has the device at the moment. All of its DMA aborts otherwise.
     #[must_use]
     pub fn is_attached(&self) -> bool {
         self.attached.load(Ordering::Acquire)

@@ -1,0 +1,190 @@
+//! One address space for devices, live in every SMMU that one of them sits behind.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::live::{Live, LiveList, Presence, Presences};
+use crate::addr::{Iova, PhysAddr};
+use crate::arch::attributes::Granule;
+use crate::device::{DeviceError, Features, Smmu, StaleRange};
+use crate::iommu::{DriverError, PagingDomain, UnmapError};
+use crate::pgtable::{Access, MapError, MemoryType, PageTable, Stage, TableConfig, TableError, Translation};
+use crate::platform::Platform;
+
+/// The name of the driver.
+pub(super) const DRIVER: &str = "arm-smmu-v3";
+
+/// An address space that devices can be attached to.
+///
+/// It knows every SMMU that it is live in, what tags its translations there, and which devices cache them: whatever leaves
+/// the page table is invalidated in all of them.
+pub struct SmmuDomain<P: Platform> {
+    table: PageTable<P>,
+    live: Presences<P>,
+    mapped: AtomicU64,
+    unmapped: AtomicU64,
+}
+
+impl<P: Platform> SmmuDomain<P> {
+    /// A domain without mappings, with page tables that an SMMU of these features can walk: stage 1 where there is one,
+    /// 4 KiB granule, input addresses as wide as the SMMU and the platform's CPUs go.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if there is no memory for the first table.
+    pub fn new(platform: &'static P, features: &Features) -> Result<Self, TableError> {
+        let output_bits = features.output_size().bits().min(48);
+        let (stage, input_bits) = if features.stage1() {
+            (Stage::Stage1, features.virtual_address_bits().min(platform.virtual_address_bits()).min(48))
+        } else {
+            (Stage::Stage2, output_bits)
+        };
+        let config = TableConfig {
+            coherent: features.coherent(),
+            ..TableConfig::new(stage, Granule::K4, input_bits, output_bits)
+        };
+        Ok(Self {
+            table: PageTable::new(platform, &config)?,
+            live: Presences::new(),
+            mapped: AtomicU64::new(0),
+            unmapped: AtomicU64::new(0),
+        })
+    }
+
+    /// What an SMMU lacks to walk this domain's tables, if anything.
+    #[must_use]
+    pub fn lacks(&self, features: &Features) -> Option<&'static str> {
+        let config = self.table.config();
+        let stage = match config.stage {
+            Stage::Stage1 => features.stage1(),
+            Stage::Stage2 => features.stage2(),
+        };
+        [
+            (!stage, "the translation stage"),
+            (!features.granule(config.granule), "the granule"),
+            (features.output_size().bits() < config.output_bits, "the output address size"),
+            (!features.coherent() && config.coherent, "coherent table walks"),
+        ]
+        .into_iter()
+        .find_map(|(missing, what)| missing.then_some(what))
+    }
+
+    /// What knows the domain's translations, unless somebody is changing that.
+    pub(super) fn try_live(&self) -> Option<LiveList<P>> {
+        self.live.try_now()
+    }
+
+    /// Makes all that is behind one SMMU forget a range.
+    #[inline]
+    fn invalidate(&self, presence: &Presence<P>, range: &StaleRange) -> Result<(), DeviceError> {
+        let Presence { live, ats } = presence;
+        if ats.is_empty() {
+            return live.smmu.invalidate(live.tag, range);
+        }
+        let targets = ats.iter().map(|stream| stream.target);
+        live.smmu.invalidate_with_atcs(live.tag, range, targets, |stream| {
+            self.live.remove_ats(live, stream);
+            for silent in ats.iter().filter(|silent| silent.target.stream == stream) {
+                silent.device.quarantine(silent.iommu, stream);
+            }
+        })
+    }
+
+    /// The domain in an SMMU, from now on if not before.
+    pub(super) fn live_in(&self, smmu: &Arc<Smmu<P>>) -> Result<Arc<Live<P>>, DeviceError> {
+        self.live.find_or_add(smmu, || Live::new(&self.table, smmu))
+    }
+
+    /// What knows the domain's translations.
+    pub(super) fn live(&self) -> &Presences<P> {
+        &self.live
+    }
+}
+
+impl<P: Platform> PagingDomain<P> for SmmuDomain<P> {
+    fn driver(&self) -> &'static str {
+        DRIVER
+    }
+
+    fn input_bits(&self) -> u8 {
+        self.table.config().input_bits
+    }
+
+    fn stage(&self) -> Stage {
+        self.table.config().stage
+    }
+
+    fn map(
+        &self,
+        iova: Iova,
+        physical: PhysAddr,
+        size_bytes: u64,
+        access: Access,
+        memory: MemoryType,
+    ) -> Result<(), MapError> {
+        self.table.map(iova, physical, size_bytes, access, memory)?;
+        self.mapped.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn unmap(&self, iova: Iova, size_bytes: u64) -> Result<(), UnmapError> {
+        let unmapped = self.table.unmap(iova, size_bytes).map_err(UnmapError::Table)?;
+        let range =
+            StaleRange { start: iova, size_bytes, granule: self.table.config().granule, stale: unmapped.stale() };
+        // The list after the tables: an SMMU or device that joins in between finds the entries gone already.
+        let live = self.live.now();
+        let mut failure = None;
+        for presence in live.iter() {
+            if let Err(error) = self.invalidate(presence, &range) {
+                // The worst that happened is what the caller has to know.
+                failure = match (presence.live.smmu.close(), failure) {
+                    (Err(error), _) => Some(UnmapError::Stuck(DriverError::Smmu(error))),
+                    (Ok(()), None) => Some(UnmapError::Invalidation(DriverError::Smmu(error))),
+                    (Ok(()), earlier) => earlier,
+                };
+            }
+        }
+        match failure {
+            None => {
+                self.table.free(unmapped);
+                self.unmapped.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Some(error) => Err(error),
+        }
+    }
+
+    fn lookup(&self, iova: Iova) -> Option<Translation> {
+        self.table.walk(iova)
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.mapped.load(Ordering::Relaxed), self.unmapped.load(Ordering::Relaxed))
+    }
+
+    fn write_walk(&self, iova: Iova, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.table.trace(iova), f)
+    }
+}
+
+impl<P: Platform> Drop for SmmuDomain<P> {
+    /// Every attachment holds the domain, so no stream leads here any more. What is still cached under its tags goes now;
+    /// an SMMU that does not confirm is closed, and if it does not even do that, it may keep the tables.
+    fn drop(&mut self) {
+        for Presence { live, .. } in self.live.now().iter() {
+            if live.smmu.retire(live.tag).is_err() && live.smmu.close().is_err() {
+                self.table.keep();
+                if let Some(context) = &live.context {
+                    context.keep();
+                }
+            }
+        }
+    }
+}
+
+impl<P: Platform> fmt::Debug for SmmuDomain<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmmuDomain").field("config", self.table.config()).finish_non_exhaustive()
+    }
+}
