@@ -33,16 +33,17 @@ const PHYSICAL: PhysAddr = PhysAddr::new(0x8000_0000);
 const PAGE: u64 = 4 << 10;
 const BLOCK: u64 = 2 << 20;
 
-/// Instructions that `work` takes.
-fn count(work: impl FnOnce()) -> u64 {
+/// Instructions that `work` takes, and what it returned. Inlined, so that moving the result does not count.
+#[inline(always)]
+fn count<T>(work: impl FnOnce() -> T) -> (u64, T) {
     barrier::isb(barrier::SY);
     let start = CNTVCT_EL0.get();
     barrier::isb(barrier::SY);
-    work();
+    let result = work();
     barrier::isb(barrier::SY);
     let end = CNTVCT_EL0.get();
     barrier::isb(barrier::SY);
-    end - start
+    (end - start, result)
 }
 
 /// The median of `measure`, less what measuring itself takes.
@@ -54,7 +55,7 @@ fn median(mut measure: impl FnMut() -> u64) -> u64 {
     counts.fill_with(measure);
     counts.sort_unstable();
     let mut nothing = [0; ROUNDS];
-    nothing.fill_with(|| count(|| ()));
+    nothing.fill_with(|| count(|| ()).0);
     nothing.sort_unstable();
     counts[ROUNDS / 2] - nothing[ROUNDS / 2]
 }
@@ -83,17 +84,14 @@ pub(super) fn page_tables(_: &Context) -> ExitCode {
 fn row(table: &PageTable<Kernel>, name: &str, bytes: u64, iova: Iova, physical: PhysAddr) -> bool {
     let mut sound = true;
     let mut map = || {
-        let mut result = Ok(());
-        let instructions = count(|| {
-            result = table.map(black_box(iova), physical, black_box(bytes), Access::ReadWrite, MemoryType::WriteBack);
-        });
+        let (instructions, result) =
+            count(|| table.map(black_box(iova), physical, black_box(bytes), Access::ReadWrite, MemoryType::WriteBack));
         sound &= result.is_ok();
         instructions
     };
     let unmap = || {
-        let mut result = None;
-        let instructions = count(|| result = Some(table.unmap(black_box(iova), black_box(bytes))));
-        if let Some(Ok(unmapped)) = result {
+        let (instructions, result) = count(|| table.unmap(black_box(iova), black_box(bytes)));
+        if let Ok(unmapped) = result {
             table.free(unmapped);
         }
         instructions
@@ -109,9 +107,8 @@ fn row(table: &PageTable<Kernel>, name: &str, bytes: u64, iova: Iova, physical: 
     });
     map();
     let looked_up = median(|| {
-        count(|| {
-            let _ = black_box(table.walk(black_box(iova)));
-        })
+        let (instructions, _) = count(|| black_box(table.walk(black_box(iova))));
+        instructions
     });
     unmap();
     println!("{name:<12} {mapped:>8} {unmapped:>8} {looked_up:>8}");
@@ -142,7 +139,7 @@ fn invalidations(context: &Context) -> Result<(), String> {
 /// Measures and prints one row.
 fn invalidation_row(row: &str, invalidate: impl Fn() -> Result<(), DeviceError>) -> Result<(), String> {
     let mut result = Ok(());
-    let instructions = median(|| count(|| result = result.and(invalidate())));
+    let instructions = median(|| count(|| result = result.and(invalidate())).0);
     println!("{row:<12} {instructions:>12}");
     record!("invalidation", "row" => row, "instructions" => instructions);
     result.map_err(|error| error.to_string())
