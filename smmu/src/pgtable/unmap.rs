@@ -213,7 +213,8 @@ impl<P: Platform> PageTable<P> {
         }
     }
 
-    /// Clears what `rest` starts with: a table, or the leaves side by side in one. Returns how many bytes that was.
+    /// Clears what `rest` starts with: a table, or the leaves side by side in one. Returns how many bytes that was, at least
+    /// one entry's.
     fn clear_next(&self, visit: &Visit<'_, P>, rest: &Span, removed: &mut TableList) -> u64 {
         // Not into tables that go as a whole.
         let last_stays = !self.hands_back();
@@ -224,13 +225,19 @@ impl<P: Platform> PageTable<P> {
             let Some(place) = place else { return rest.size_bytes };
             let is_table = |raw| self.format.next_table(place.level, raw).is_some();
             if !is_table(place.raw) {
+                if place.raw & 1 == 0 || !rest.starts_with_entry(place.shift) {
+                    // Against the rules, somebody else has unmapped it since it was looked at, and maybe the table is gone.
+                    let entry_bytes = 1 << place.shift;
+                    return rest.size_bytes.min(entry_bytes - (rest.iova & (entry_bytes - 1)));
+                }
                 let entries = place.cover(rest.size_bytes);
                 let count = match place.level {
                     LAST_LEVEL => entries.len(),
                     // Blocks may have tables for neighbours.
                     _ => entries.iter().position(|entry| is_table(load(entry))).unwrap_or(entries.len()),
                 };
-                let entries = entries.get(..count).unwrap_or(entries);
+                // At least the one that was seen.
+                let entries = entries.get(..count.max(1)).unwrap_or(entries);
                 self.clear_entries(entries);
                 return (entries.len() as u64) << place.shift;
             }
@@ -245,7 +252,16 @@ impl<P: Platform> PageTable<P> {
     }
 
     fn clear_entries(&self, entries: &[AtomicU64]) {
-        clear(entries);
+        if self.hands_back() {
+            // Only what is still mapped: if, against the rules, somebody else has unmapped it and removed the table, its first
+            // word may link it to others that are to be freed.
+            let is_mapped = |raw: &u64| raw & 1 == 1;
+            for (entry, raw) in entries.iter().map(|entry| (entry, load(entry))).filter(|(_, raw)| is_mapped(raw)) {
+                replace(entry, raw, 0);
+            }
+        } else {
+            clear(entries);
+        }
         self.clean(entries);
     }
 }

@@ -166,6 +166,24 @@ fn tables_go_from_below() {
     });
 }
 
+/// Against all rules: one of them finds the page gone, with the tables on the way to it, after it has seen it there.
+#[test]
+fn two_cpus_unmap_the_same_page() {
+    explore(2, || {
+        let shape = TableConfig { granule: Granule::K4, input_bits: 39, ..config(EmptyTables::HandBack) };
+        let table = table(&shape, 2);
+        map(&table, 0);
+        let unmap_if_mapped: Role = |table| {
+            if let Ok(unmapped) = table.unmap(Iova::new(0), table.config().granule.bytes()) {
+                table.free(unmapped);
+            }
+        };
+        race(&table, unmap_if_mapped, &[unmap_if_mapped]);
+        assert!(!is_mapped(&table, 0));
+        assert_handed_back(table);
+    });
+}
+
 #[test]
 fn no_table_is_freed_under_a_readers_eyes() {
     explore(3, || {
