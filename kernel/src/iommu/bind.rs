@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use smmu::dma::{Dma, DmaError};
-use smmu::firmware::{DeviceTree, RequesterId};
+use smmu::firmware::{DeviceTree, FirmwareError, RequesterId};
 use smmu::iommu::fwspec::Fwspec;
 use smmu::iommu::{BindError, Binding, BusDevice, Device, DeviceDescription};
 
@@ -21,12 +21,10 @@ use crate::platform::{Kernel, PLATFORM};
 /// Returns for each function of the bus, in its order, the device, or why there is none. Without a usable `iommu-map`
 /// no function gets one.
 pub fn add_devices(tree: &DeviceTree<'_>, bus: &PciBus) -> Vec<Result<Arc<Device>, String>> {
-    let map = match tree.iommu_map(&bus.node_path) {
-        Ok(map) => map,
-        Err(error) => {
-            let error = error.to_string();
-            return bus.functions.iter().map(|_| Err(error.clone())).collect();
-        }
+    let read = || Ok((tree.iommu_map(&bus.node_path)?, tree.unusable_addresses(&bus.node_path)?));
+    let (map, reserved) = match read().map_err(|error: FirmwareError| error.to_string()) {
+        Ok(read) => read,
+        Err(error) => return bus.functions.iter().map(|_| Err(error.clone())).collect(),
     };
     for warning in map.iter().flat_map(|map| map.warnings()) {
         log::warn!("{warning}");
@@ -34,7 +32,9 @@ pub fn add_devices(tree: &DeviceTree<'_>, bus: &PciBus) -> Vec<Result<Arc<Device
     let add = |function: &PciFunction| {
         let requester = RequesterId::new(function.requester_id());
         let fwspec = map.as_ref().map_or(Fwspec::new(), |map| map.fwspec([requester]));
-        IOMMUS.add_device(DeviceDescription::new(name(function), fwspec)).map_err(|error| error.to_string())
+        let reserved = reserved.clone();
+        let description = DeviceDescription { reserved, ..DeviceDescription::new(name(function), fwspec) };
+        IOMMUS.add_device(description).map_err(|error| error.to_string())
     };
     bus.functions.iter().map(add).collect()
 }

@@ -1,11 +1,13 @@
 //! A node's register window, translated to physical addresses (Devicetree Specification 0.4, 2.3.6 and 2.3.8).
 
+use alloc::vec::Vec;
+
 use super::error::{PropertyError, PropertyProblem};
 use super::property::Property;
 use super::tree::Node;
 
 /// A range of addresses on some bus.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
     pub(super) address: u64,
     pub(super) size_bytes: u64,
@@ -13,12 +15,36 @@ pub(super) struct Window {
 
 impl Window {
     /// The window at `address` if it ends before the end of the 64-bit space.
-    fn new(address: u64, size_bytes: u64, property: Property<'_>, offset_bytes: usize) -> Result<Self, PropertyError> {
+    pub(super) fn new(
+        address: u64,
+        size_bytes: u64,
+        property: Property<'_>,
+        offset_bytes: usize,
+    ) -> Result<Self, PropertyError> {
         match address.checked_add(size_bytes) {
             Some(_) => Ok(Self { address, size_bytes }),
             None => Err(property.error(offset_bytes, PropertyProblem::AddressOverflow { address, size_bytes })),
         }
     }
+
+    /// The first address after it.
+    pub(super) const fn end(self) -> u64 {
+        self.address.saturating_add(self.size_bytes)
+    }
+}
+
+/// All entries of `reg` of a node, as its bus sees them.
+pub(super) fn windows(reg: Property<'_>, node: Node<'_>) -> Result<Vec<Window>, PropertyError> {
+    let bus = node.parent().unwrap_or(node);
+    let (address_cells, size_cells) = (address_cells(bus)?, size_cells(bus)?);
+    let mut cells = reg.entries(address_cells.saturating_add(size_cells))?;
+    let mut windows = Vec::new();
+    while !cells.is_empty() {
+        let offset_bytes = cells.offset_bytes();
+        let address = cells.number(address_cells)?;
+        windows.push(Window::new(address, cells.number(size_cells)?, reg, offset_bytes)?);
+    }
+    Ok(windows)
 }
 
 /// The first entry of `reg`, as the CPU sees it.
@@ -63,11 +89,11 @@ fn through(bus: Node<'_>, above: Node<'_>, window: Window) -> Result<Window, Pro
 }
 
 /// `#address-cells` of a bus: 1 or 2, as for every bus between memory and an SMMU; 2 if absent.
-fn address_cells(bus: Node<'_>) -> Result<u32, PropertyError> {
+pub(super) fn address_cells(bus: Node<'_>) -> Result<u32, PropertyError> {
     bus.property("#address-cells").map_or(Ok(2), |cells| cells.cell_count(1, 2))
 }
 
 /// `#size-cells` of a bus: 1 or 2; 1 if absent.
-fn size_cells(bus: Node<'_>) -> Result<u32, PropertyError> {
+pub(super) fn size_cells(bus: Node<'_>) -> Result<u32, PropertyError> {
     bus.property("#size-cells").map_or(Ok(1), |cells| cells.cell_count(1, 2))
 }

@@ -279,6 +279,13 @@ pub enum PropertyProblem {
         /// Path of the other SMMU.
         other: String,
     },
+    /// A region of addresses overlaps another.
+    RegionsOverlap {
+        /// Where it starts.
+        address: u64,
+        /// Where the other starts.
+        other: u64,
+    },
     /// `iommu-map-mask` clears bits of a tuple's rid-base, which could then never match as written.
     BaseUnderMask {
         /// The tuple's rid-base.
@@ -362,6 +369,9 @@ impl fmt::Display for PropertyProblem {
             }
             Self::WindowTaken { base, other } => {
                 write!(f, "the window at {base} overlaps that of {other}; give each SMMU its own")
+            }
+            Self::RegionsOverlap { address, other } => {
+                write!(f, "the region at {address:#x} overlaps the one at {other:#x}; keep them apart")
             }
             Self::BaseUnderMask { rid_base, mask } => {
                 write!(

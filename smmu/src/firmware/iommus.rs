@@ -10,17 +10,25 @@ use super::warning::{FirmwareWarning, Oddity};
 use crate::addr::StreamId;
 use crate::iommu::fwspec::{Fwspec, Phandle};
 
+/// The most bits that a PASID has (PCI Express Base Specification, 6.20).
+const PASID_BITS: u8 = 20;
+
 /// What a device's `iommus` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Iommus {
     /// The device's IOMMUs and StreamIDs; empty if it is behind none.
     pub fwspec: Fwspec,
-    /// What is odd about the property.
+    /// How many bits of SubstreamID (PASID) the device sends (`pasid-num-bits`): 0 for none, 20 at most. The SMMU may have
+    /// fewer ([`substream_id_bits`](crate::device::Features::substream_id_bits)).
+    pub pasid_bits: u8,
+    /// Whether the device may be kept waiting while a fault is handled (`dma-can-stall`). Never for PCI.
+    pub can_stall: bool,
+    /// What is odd about the properties.
     pub warnings: Vec<FirmwareWarning>,
 }
 
 impl DeviceTree<'_> {
-    /// Reads `iommus` of the node at `node_path`; without that property the device is behind no IOMMU. As in Linux,
+    /// Reads `iommus` of the node at `node_path`, and what goes with it; without that property the device is behind no IOMMU. As in Linux,
     /// nodes above it do not count. On a PCI host bridge it describes the bridge itself, not the devices below.
     ///
     /// # Errors
@@ -29,7 +37,10 @@ impl DeviceTree<'_> {
     /// particular [`PropertyProblem::IommuDisabled`] if an IOMMU is disabled: the device then has none.
     pub fn iommus(&self, node_path: &str) -> Result<Iommus, FirmwareError> {
         let node = self.find(node_path)?;
-        Ok(node.property("iommus").map_or_else(|| Ok(Iommus::default()), read)?)
+        let mut iommus = node.property("iommus").map_or_else(|| Ok(Iommus::default()), read)?;
+        read_pasid_bits(node, &mut iommus)?;
+        read_stall(node, &mut iommus);
+        Ok(iommus)
     }
 }
 
@@ -53,6 +64,26 @@ fn read(property: Property<'_>) -> Result<Iommus, PropertyError> {
         }
     }
     Err(property.too_many_entries(cells.offset_bytes()))
+}
+
+fn read_pasid_bits(node: Node<'_>, iommus: &mut Iommus) -> Result<(), PropertyError> {
+    let Some(property) = node.property("pasid-num-bits") else { return Ok(()) };
+    let bits = property.single()?;
+    iommus.pasid_bits = u8::try_from(bits).map_or(PASID_BITS, |bits| bits.min(PASID_BITS));
+    if bits > PASID_BITS.into() {
+        let oddity = Oddity::TooManyPasidBits { bits };
+        iommus.warnings.push(FirmwareWarning { place: property.place(0), oddity });
+    }
+    Ok(())
+}
+
+fn read_stall(node: Node<'_>, iommus: &mut Iommus) {
+    let Some(property) = node.property("dma-can-stall") else { return };
+    if node.lineage().any(Node::is_pci) {
+        iommus.warnings.push(FirmwareWarning { place: property.place(0), oddity: Oddity::StallingPci });
+    } else {
+        iommus.can_stall = true;
+    }
 }
 
 /// The IOMMU with phandle `value`; its specifiers are one cell, a StreamID.

@@ -46,6 +46,11 @@ impl<'t> Property<'t> {
         self.error(offset_bytes, PropertyProblem::TooManyEntries { limit: MAX_ENTRIES })
     }
 
+    /// Whether any of its cells has this value.
+    pub(super) fn holds_cell(self, value: u32) -> bool {
+        self.value.as_chunks().0.iter().any(|&cell| u32::from_be_bytes(cell) == value)
+    }
+
     /// The only cell of the property.
     pub(super) fn single(self) -> Result<u32, PropertyError> {
         let mut cells = self.cells();

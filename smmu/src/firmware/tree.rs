@@ -152,6 +152,16 @@ impl<'t> Node<'t> {
         self.entry.name == NodeName::new(base, unit_address) && self.parent().is_some_and(|above| above.is(parent))
     }
 
+    /// Whether it is the root's child of that name, which has no unit address.
+    pub(super) fn is_named(self, name: &str) -> bool {
+        self.parent().is_some_and(|parent| parent.parent().is_none() && self.is_child(parent, name))
+    }
+
+    /// Whether it is a PCI host bridge or a bus below one.
+    pub(super) fn is_pci(self) -> bool {
+        self.property("device_type").is_some_and(|kind| matches!(kind.value, b"pci\0" | b"pciex\0"))
+    }
+
     pub(super) fn path(self) -> String {
         let mut names: Vec<_> = self.lineage().map(|node| node.entry.name.to_string()).collect();
         // The root, named "/", becomes the empty string before the first slash.

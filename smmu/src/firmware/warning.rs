@@ -86,6 +86,34 @@ pub enum Oddity {
         /// Byte offset of the earlier tuple.
         earlier_offset_bytes: usize,
     },
+    /// `pasid-num-bits` is more than the 20 bits of a PASID; 20 are used.
+    TooManyPasidBits {
+        /// What it says.
+        bits: u32,
+    },
+    /// `dma-can-stall` of a PCI device, which must not be kept waiting; it is ignored.
+    StallingPci,
+    /// A region of `iommu-addresses` is empty; it is ignored.
+    EmptyRegion {
+        /// Where it would start.
+        address: u64,
+    },
+    /// A region of `iommu-addresses` is not at the addresses of its memory: it is kept free, and not mapped.
+    MemoryElsewhere {
+        /// Where it starts for the device.
+        address: u64,
+        /// Where the memory starts.
+        memory: u64,
+    },
+    /// A region does not consist of whole pages; the pages that it touches are reserved.
+    PartOfPage {
+        /// Where it starts.
+        address: u64,
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
+    /// `iommu-addresses` is read with two cells for each address and size: with those of the device's bus it makes no sense.
+    TwoCellsEach,
     /// A tuple names a disabled IOMMU. It is kept: its devices wait for that IOMMU instead of running unchecked.
     DisabledIommu {
         /// The IOMMU's phandle.
@@ -118,6 +146,21 @@ impl fmt::Display for Oddity {
             Self::OverlappingTuples { earlier_offset_bytes } => {
                 write!(f, "overlaps the tuple at byte {earlier_offset_bytes}, which wins")
             }
+            Self::TooManyPasidBits { bits } => write!(f, "{bits} bits, but a PASID has 20 at most; 20 are used"),
+            Self::StallingPci => f.write_str("a PCI device must not be kept waiting; ignored"),
+            Self::EmptyRegion { address } => write!(f, "the region at {address:#x} is empty; ignored"),
+            Self::MemoryElsewhere { address, memory } => write!(
+                f,
+                "the region at {address:#x} has its memory at {memory:#x}; it is kept free and not mapped; for a mapping \
+                 make them the same"
+            ),
+            Self::PartOfPage { address, size_bytes } => {
+                write!(
+                    f,
+                    "{size_bytes:#x} bytes from {address:#x} are not whole pages; the pages they touch are reserved"
+                )
+            }
+            Self::TwoCellsEach => f.write_str("read with two cells for each address and size, unlike the device's bus"),
             Self::DisabledIommu { phandle, target } => {
                 write!(f, "IOMMU {target} (phandle {phandle}) is disabled; devices behind it stay blocked")
             }

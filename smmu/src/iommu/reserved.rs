@@ -13,6 +13,15 @@ pub struct ReservedRegion {
     pub kind: ReservedKind,
 }
 
+impl ReservedRegion {
+    /// Whether the two have an address in common.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let end = |region: &Self| region.start.get().saturating_add(region.size_bytes);
+        self.start.get() < end(other) && other.start.get() < end(self)
+    }
+}
+
 /// What a reserved range is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReservedKind {

@@ -3,14 +3,15 @@
 
 use arbitrary::{Result, Unstructured};
 use smmu::addr::StreamId;
-use smmu::firmware::{DeviceTree, IommuMap, RequesterId};
+use smmu::firmware::{DeviceTree, FirmwareWarning, IommuMap, Oddity, RequesterId};
+use smmu::iommu::ReservedRegion;
 use smmu::iommu::fwspec::Phandle;
 use vm_fdt::FdtWriter;
 
 /// Where raw trees are looked at; the corpus has nodes there.
 const PATHS: [&str; 6] = ["/", "/pcie@10000000", "/soc", "/soc/gpu@0", "/iommu@2b400000", "/smmuv3@9050000"];
 /// The names that the readers look for.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 23] = [
     "compatible",
     "reg",
     "phandle",
@@ -29,11 +30,17 @@ const NAMES: [&str; 18] = [
     "iommus",
     "iommu-map",
     "iommu-map-mask",
+    "iommu-addresses",
+    "dma-ranges",
+    "device_type",
+    "pasid-num-bits",
+    "dma-can-stall",
 ];
 /// What a node mostly has: nothing, an SMMU's, a host bridge's, a device's.
 const USUAL: [&[&str]; 4] =
     [&[], &["compatible", "reg", "phandle", "#iommu-cells"], &["iommu-map", "iommu-map-mask"], &["iommus"]];
-const NODES: [&str; 6] = ["iommu@2b400000", "iommu@2b500000", "pcie@10000000", "soc", "gpu@0", "intc@8000000"];
+const NODES: [&str; 7] =
+    ["iommu@2b400000", "iommu@2b500000", "pcie@10000000", "soc", "gpu@0", "intc@8000000", "reserved-memory"];
 const LEVELS_MAX: usize = 4;
 const CHILDREN_MAX: usize = 5;
 const ENTRIES_MAX: usize = 6;
@@ -127,6 +134,10 @@ fn value(input: &mut Unstructured<'_>, name: &str) -> Result<Vec<u8>> {
         }
         "phandle" if usual => vec![phandle(input)?],
         "#iommu-cells" if usual => vec![1],
+        "iommu-addresses" if usual => {
+            entries(input, |input| Ok(vec![phandle(input)?, cell(input)?, cell(input)?, cell(input)?, cell(input)?]))?
+        }
+        "device_type" if usual => return Ok(b"pci\0".to_vec()),
         "iommu-map-mask" if usual => vec![*input.choose(&[0xffff, 0xff, u32::MAX])?],
         "dma-coherent" if usual => Vec::new(),
         _ if input.ratio(1, 8)? => return input.arbitrary().map(|bytes: [u8; 7]| bytes.to_vec()),
@@ -185,12 +196,16 @@ fn read_node(tree: &DeviceTree<'_>, path: &str, made: Option<&Made>) {
     match tree.iommus(path) {
         Ok(iommus) => {
             let entries = iommus.fwspec.entries();
+            assert!(iommus.pasid_bits <= 20);
             assert_eq!(iommus.fwspec.to_string() == "no IOMMU", entries.is_empty());
             if let Some(made) = made {
                 let pairs: Vec<_> = cells(made, "iommus").chunks(2).map(<[u32]>::to_vec).collect();
                 let found = entries.iter().map(|entry| vec![entry.iommu.get(), entry.stream_id.get()]);
                 assert!(found.into_iter().all(|pair| pairs.contains(&pair)), "{path}: {entries:?} of {pairs:x?}");
-                assert_eq!(entries.len() + iommus.warnings.len(), pairs.len(), "{path}");
+                let is_repeated =
+                    |warning: &&FirmwareWarning| matches!(warning.oddity, Oddity::RepeatedStreamId { .. });
+                let repeated = iommus.warnings.iter().filter(is_repeated).count();
+                assert_eq!(entries.len() + repeated, pairs.len(), "{path}");
             }
         }
         Err(error) => assert!(!error.to_string().is_empty()),
@@ -202,6 +217,22 @@ fn read_node(tree: &DeviceTree<'_>, path: &str, made: Option<&Made>) {
             }
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+    let reserved = tree.reserved_memory(path).map(|reserved| reserved.regions);
+    for regions in [reserved, tree.unusable_addresses(path)] {
+        match regions {
+            Ok(regions) => check_regions(&regions),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+}
+
+/// Whole pages, not empty, within the address space, and each address in one region at most.
+fn check_regions(regions: &[ReservedRegion]) {
+    for (position, region) in regions.iter().enumerate() {
+        assert!((region.start.get() | region.size_bytes).is_multiple_of(4096) && region.size_bytes != 0, "{region:?}");
+        assert!(region.start.checked_add(region.size_bytes - 1).is_some(), "{region:?} wraps around");
+        assert!(!regions[..position].iter().any(|other| other.overlaps(region)), "{regions:?}");
     }
 }
 

@@ -23,7 +23,7 @@ fn both() -> Source {
 
 #[test]
 fn two_stream_ids_at_one_smmu() {
-    let Iommus { fwspec, warnings } = read(both(), gpu(&[SMMU0, 0x20, SMMU0, 0x21])).unwrap();
+    let Iommus { fwspec, warnings, .. } = read(both(), gpu(&[SMMU0, 0x20, SMMU0, 0x21])).unwrap();
     assert_eq!(fwspec.to_string(), "IOMMU 0x10: StreamID 0x20, 0x21");
     assert!(warnings.is_empty());
 }
@@ -44,7 +44,7 @@ fn absent_means_no_iommu_even_if_the_parent_has_one() {
 
 #[test]
 fn a_duplicate_counts_once() {
-    let Iommus { fwspec, warnings } = read(both(), gpu(&[SMMU0, 5, SMMU1, 5, SMMU0, 5])).unwrap();
+    let Iommus { fwspec, warnings, .. } = read(both(), gpu(&[SMMU0, 5, SMMU1, 5, SMMU0, 5])).unwrap();
     assert_eq!(fwspec.entries().len(), 2);
     let oddity = Oddity::RepeatedStreamId { iommu: SMMU0_NAME, stream_id: StreamId::new(5) };
     assert_eq!(oddities(&warnings), [("iommus", 16, oddity)]);
@@ -110,4 +110,28 @@ fn an_endless_list_ends() {
         let (.., offset, problem) = at(read(both(), gpu(&list(MAX_ENTRIES + 1, stream_id))));
         assert_eq!((offset, problem), (MAX_ENTRIES * 8, PropertyProblem::TooManyEntries { limit: MAX_ENTRIES }));
     }
+}
+
+#[test]
+fn substreams_are_bounded_by_what_a_pasid_has() {
+    for (says, bits) in [(0, 0), (5, 5), (20, 20), (21, 20), (u32::MAX, 20)] {
+        let iommus = read(both(), gpu(&[SMMU0, 5]).cells("pasid-num-bits", &[says])).unwrap();
+        assert_eq!(iommus.pasid_bits, bits);
+        let odd = (says > 20).then_some(("pasid-num-bits", 0, Oddity::TooManyPasidBits { bits: says }));
+        assert_eq!(oddities(&iommus.warnings), Vec::from_iter(odd));
+    }
+    assert_eq!(read(both(), gpu(&[SMMU0, 5])).unwrap().pasid_bits, 0);
+    let wide = at(read(both(), gpu(&[SMMU0, 5]).cells("pasid-num-bits", &[0, 5])));
+    assert_eq!((wide.1, wide.2), ("pasid-num-bits", 4));
+}
+
+#[test]
+fn no_pci_device_is_kept_waiting() {
+    let gpu = gpu(&[SMMU0, 5]).flag("dma-can-stall");
+    assert!(read(both(), gpu.clone()).unwrap().can_stall);
+    assert!(!read(both(), gpu.clone().without("dma-can-stall")).unwrap().can_stall);
+    let blob = both().child(node("pcie@10000000").strings("device_type", &["pci"]).child(gpu)).blob();
+    let iommus = DeviceTree::new(&blob).unwrap().iommus("/pcie@10000000/gpu@50000000").unwrap();
+    assert!(!iommus.can_stall);
+    assert_eq!(oddities(&iommus.warnings), [("dma-can-stall", 0, Oddity::StallingPci)]);
 }

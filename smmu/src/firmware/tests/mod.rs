@@ -1,10 +1,12 @@
 //! Device trees, built as the tests need them, and read back.
 
 mod blob;
+mod bus_limits;
 mod hostile;
 mod interrupts;
 mod iommu_map;
 mod iommus;
+mod reserved_memory;
 mod smmu_nodes;
 
 use alloc::string::{String, ToString};
