@@ -80,8 +80,8 @@ impl Features {
         if self.idr1.is_set(IDR1::TABLES_PRESET) || self.idr1.is_set(IDR1::QUEUES_PRESET) {
             return idr1("tables and queues in memory of its own choice (TABLES_PRESET and QUEUES_PRESET 0)");
         }
-        if !self.granule(Granule::K4) {
-            return idr5("the 4 KiB granule (GRAN4K)");
+        if ![Granule::K4, Granule::K16, Granule::K64].into_iter().any(|granule| self.granule(granule)) {
+            return idr5("a translation granule (GRAN4K, GRAN16K or GRAN64K)");
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 
 use super::iova::IovaRange;
-use super::{Dma, DmaError, PAGE_BYTES, Space};
+use super::{Dma, DmaError, Space};
 use crate::addr::Iova;
 use crate::memory::DmaMemory;
 use crate::pgtable::Access;
@@ -27,11 +27,12 @@ impl<P: Platform> Dma<P> {
     ///
     /// [`DmaError`] if it is nothing, or memory or addresses are lacking.
     pub fn allocate_coherent(&self, size_bytes: usize) -> Result<CoherentBuffer<P>, DmaError> {
-        let pages = size_bytes.div_ceil(PAGE_BYTES);
+        let page_bytes = self.space.page_bytes();
+        let pages = size_bytes.div_ceil(page_bytes);
         if pages == 0 {
             return Err(DmaError::Empty);
         }
-        let memory = DmaMemory::allocate(self.space.platform, pages.saturating_mul(PAGE_BYTES), PAGE_BYTES)?;
+        let memory = DmaMemory::allocate(self.space.platform, pages.saturating_mul(page_bytes), page_bytes)?;
         let run = (memory.physical(), memory.size_bytes() as u64);
         let range = self.space.map(pages, Access::ReadWrite, [Ok(run)])?;
         Ok(CoherentBuffer { space: Arc::clone(&self.space), range, memory })

@@ -4,44 +4,48 @@ use alloc::collections::BTreeMap;
 
 use lock_api::Mutex;
 
-use super::{DmaError, PAGE_BYTES};
+use super::DmaError;
 use crate::addr::Iova;
+use crate::arch::attributes::Granule;
 use crate::platform::Platform;
 
 /// A run of I/O virtual pages that somebody holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IovaRange {
-    first_page: u64,
-    pages: u64,
+    start: u64,
+    size_bytes: u64,
 }
 
 impl IovaRange {
     /// The first address.
     #[must_use]
     pub const fn start(self) -> Iova {
-        Iova::new(self.first_page.saturating_mul(PAGE_BYTES as u64))
+        Iova::new(self.start)
     }
 
     /// Length in bytes.
     #[must_use]
     pub const fn size_bytes(self) -> u64 {
-        self.pages.saturating_mul(PAGE_BYTES as u64)
+        self.size_bytes
     }
 }
 
 /// The free pages of one address space, as runs that do not touch. The lowest run that fits is used.
 #[derive(Debug)]
 pub(super) struct IovaAllocator<P: Platform> {
-    /// Length in pages of each free run, by its first page.
+    /// Size of a page: the domain's granule.
+    page_bytes: u64,
+    /// Length in bytes of each free run, by its first address; both are multiples of a page.
     free: Mutex<P::Lock, BTreeMap<u64, u64>>,
 }
 
 impl<P: Platform> IovaAllocator<P> {
     /// All pages below `limit` (an address), but for page zero: a device that was given no address yet starts there.
-    pub(super) fn new(limit: u64) -> Self {
-        let pages = limit / PAGE_BYTES as u64;
-        let free = pages.checked_sub(1).filter(|&pages| pages != 0).map(|pages| (1, pages));
-        Self { free: Mutex::new(free.into_iter().collect()) }
+    pub(super) fn new(granule: Granule, limit: u64) -> Self {
+        let page_bytes = granule.bytes();
+        let end = limit & !(page_bytes - 1);
+        let free = end.checked_sub(page_bytes).filter(|&bytes| bytes != 0).map(|bytes| (page_bytes, bytes));
+        Self { page_bytes, free: Mutex::new(free.into_iter().collect()) }
     }
 
     /// Takes a run of pages below `limit` (an address).
@@ -49,23 +53,24 @@ impl<P: Platform> IovaAllocator<P> {
         if pages == 0 {
             return Err(DmaError::Empty);
         }
-        let wanted = pages as u64;
+        let wanted = (pages as u64).checked_mul(self.page_bytes).ok_or(DmaError::OutOfAddresses { pages })?;
         let mut free = self.free.lock();
         let run = free.iter().find(|&(_, &length)| length >= wanted).map(|(&first, &length)| (first, length));
-        let fits = |&(first, _): &(u64, u64)| first.saturating_add(wanted) <= limit / PAGE_BYTES as u64;
-        let (first_page, length) = run.filter(fits).ok_or(DmaError::OutOfAddresses { pages })?;
-        free.remove(&first_page);
+        let fits = |&(first, _): &(u64, u64)| first.saturating_add(wanted) <= limit;
+        let (start, length) = run.filter(fits).ok_or(DmaError::OutOfAddresses { pages })?;
+        free.remove(&start);
         if length > wanted {
-            free.insert(first_page.saturating_add(wanted), length.saturating_sub(wanted));
+            free.insert(start.saturating_add(wanted), length.saturating_sub(wanted));
         }
-        Ok(IovaRange { first_page, pages: wanted })
+        Ok(IovaRange { start, size_bytes: wanted })
     }
 
     /// Takes all pages that a range touches out of what is handed out, for good. Those that somebody holds already stay
     /// theirs, and come back with them.
     pub(super) fn withhold(&self, start: Iova, size_bytes: u64) {
-        let first = start.get() / PAGE_BYTES as u64;
-        let end = start.get().saturating_add(size_bytes).div_ceil(PAGE_BYTES as u64);
+        let in_page = self.page_bytes - 1;
+        let first = start.get() & !in_page;
+        let end = start.get().saturating_add(size_bytes).saturating_add(in_page) & !in_page;
         let mut free = self.free.lock();
         while let Some((run, length)) = free.range(..end).next_back().map(|(&run, &length)| (run, length))
             && run.saturating_add(length) > first
@@ -85,15 +90,15 @@ impl<P: Platform> IovaAllocator<P> {
     /// Gives a run back, joined with the free ones beside it. Nothing is mapped there any more.
     pub(super) fn free(&self, range: IovaRange) {
         let mut free = self.free.lock();
-        let IovaRange { mut first_page, mut pages } = range;
-        if let Some(after) = free.remove(&first_page.saturating_add(pages)) {
-            pages = pages.saturating_add(after);
+        let IovaRange { mut start, mut size_bytes } = range;
+        if let Some(after) = free.remove(&start.saturating_add(size_bytes)) {
+            size_bytes = size_bytes.saturating_add(after);
         }
-        let before = free.range(..first_page).next_back().map(|(&first, &length)| (first, length));
-        if let Some((first, length)) = before.filter(|&(first, length)| first.saturating_add(length) == first_page) {
-            first_page = first;
-            pages = pages.saturating_add(length);
+        let before = free.range(..start).next_back().map(|(&first, &length)| (first, length));
+        if let Some((first, length)) = before.filter(|&(first, length)| first.saturating_add(length) == start) {
+            start = first;
+            size_bytes = size_bytes.saturating_add(length);
         }
-        free.insert(first_page, pages);
+        free.insert(start, size_bytes);
     }
 }

@@ -26,7 +26,8 @@ use crate::pgtable::{Access, MemoryType};
 use crate::platform::Platform;
 use iova::IovaAllocator;
 
-/// Size of a page, the least that can be given to a device: 4 KiB.
+/// Size of the smallest page there is, 4 KiB. What can be given to a device is whole pages of its domain's
+/// [granule](PagingDomain::granule), which may be larger.
 pub const PAGE_BYTES: usize = 4096;
 
 /// Which way data goes, and so what the device may do with a buffer.
@@ -90,7 +91,8 @@ impl<P: Platform> Dma<P> {
         let attachment = attachment.into();
         let domain = Arc::clone(attachment.paging().ok_or(DmaError::NotTranslated)?);
         let domain_limit = 1u64.checked_shl(domain.input_bits().into()).unwrap_or(u64::MAX);
-        let addresses = attachment.shared(|| IovaAllocator::new(domain_limit)).ok_or(DmaError::Busy)?;
+        let addresses =
+            attachment.shared(|| IovaAllocator::new(domain.granule(), domain_limit)).ok_or(DmaError::Busy)?;
         attachment.device().reserved().iter().for_each(|region| addresses.withhold(region.start, region.size_bytes));
         Ok(Self { space: Arc::new(Space { platform, domain, addresses, limit, attachment }) })
     }
@@ -109,6 +111,12 @@ impl<P: Platform> Dma<P> {
 }
 
 impl<P: Platform> Space<P> {
+    /// Size of a page of the domain.
+    #[allow(clippy::cast_possible_truncation, reason = "64 KiB at most")]
+    fn page_bytes(&self) -> usize {
+        self.domain.granule().bytes() as usize
+    }
+
     /// Maps physical runs (start and size in bytes), `pages` in all, one after the other at addresses of their own.
     fn map(
         &self,

@@ -42,16 +42,15 @@ impl<P: Platform> Dma<P> {
     /// dropped, not forgotten, before the buffer's memory is used for anything else.
     pub unsafe fn map(&self, buffer: NonNull<[u8]>, direction: Direction) -> Result<Mapping<P>, DmaError> {
         let space = &self.space;
-        let fills_its_pages =
-            buffer.cast::<u8>().addr().get().is_multiple_of(PAGE_BYTES) && buffer.len().is_multiple_of(PAGE_BYTES);
-        let pages = buffer.len().div_ceil(PAGE_BYTES);
+        let page_bytes = space.page_bytes();
+        let pages = buffer.len().div_ceil(page_bytes);
         if pages == 0 {
             return Err(DmaError::Empty);
         }
-        let (range, bounce) = if fills_its_pages {
+        let (range, bounce) = if fills_its_pages(space.platform, buffer, page_bytes) {
             (space.map(pages, direction.access(), Runs::new(space.platform, buffer))?, None)
         } else {
-            let copy = DmaMemory::allocate(space.platform, pages.saturating_mul(PAGE_BYTES), PAGE_BYTES)?;
+            let copy = DmaMemory::allocate(space.platform, pages.saturating_mul(page_bytes), page_bytes)?;
             if direction.device_reads() {
                 // SAFETY: the caller vouches for `buffer`; `copy` is at least as long and nobody else's.
                 unsafe { copy_bytes(buffer.cast(), pointer(&copy), buffer.len()) }
@@ -119,7 +118,20 @@ impl<P: Platform> fmt::Debug for Mapping<P> {
     }
 }
 
-/// The physically contiguous runs that a page-aligned buffer lies in.
+/// Whether a buffer shares none of its pages, of this size, with anything else; in physical memory neither, where the CPUs' pages
+/// may be smaller and lie apart. What is not in memory at all is for [`Runs`] to say.
+fn fills_its_pages<P: Platform>(platform: &'static P, buffer: NonNull<[u8]>, page_bytes: usize) -> bool {
+    let is_whole = |bytes: usize| bytes.is_multiple_of(page_bytes);
+    let is_aligned = |bytes: u64| bytes & (page_bytes as u64 - 1) == 0;
+    is_whole(buffer.cast::<u8>().addr().get())
+        && is_whole(buffer.len())
+        && (page_bytes == PAGE_BYTES
+            || Runs::new(platform, buffer)
+                .flatten()
+                .all(|(physical, size_bytes)| is_aligned(physical.get()) && is_aligned(size_bytes)))
+}
+
+/// The physically contiguous runs that a buffer of whole pages of the smallest size lies in.
 struct Runs<P: Platform> {
     platform: &'static P,
     next: NonNull<u8>,

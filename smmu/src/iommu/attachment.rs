@@ -10,8 +10,8 @@ use super::fwspec::Phandle;
 use super::group::{Claim, Group, Owner, Port, check_accepted};
 use super::registry::{Context, Probe};
 use super::{
-    AttachmentDump, Device, Domain, DomainPolicy, Iommu, IommuError, Iommus, Missing, PagingDomain, ReservedKind,
-    Stream, WithoutIommu,
+    AttachmentDump, Device, Domain, DomainConfig, DomainPolicy, Iommu, IommuError, Iommus, Missing, PagingDomain,
+    ReservedKind, Stream, WithoutIommu,
 };
 use crate::addr::{Iova, PhysAddr};
 use crate::pgtable::{Access, MapError, MemoryType};
@@ -116,7 +116,7 @@ impl<P: Platform> Iommus<P> {
     fn choose_domain(&self, state: &mut Claim<'_, P>, device: &Device, ports: &[Port<P>]) -> Result<(), IommuError> {
         if state.is_idle() {
             state.domain = match (device.domain_policy(), ports.first()) {
-                (DomainPolicy::Translated, Some(port)) => Domain::Paging(allocate(port)?),
+                (DomainPolicy::Translated, Some(port)) => Domain::Paging(allocate(port, &DomainConfig::default())?),
                 (DomainPolicy::Identity, _) => Domain::Identity,
                 (DomainPolicy::Blocked, _) | (_, None) => Domain::Blocked,
             };
@@ -141,10 +141,14 @@ impl<P: Platform> Iommus<P> {
     /// # Errors
     ///
     /// [`IommuError::Device`] if it could not; [`IommuError::Busy`] if an IOMMU of the device is not there.
-    pub fn allocate_domain(&self, device: &Arc<Device>) -> Result<Arc<dyn PagingDomain<P>>, IommuError> {
+    pub fn allocate_domain(
+        &self,
+        device: &Arc<Device>,
+        config: &DomainConfig,
+    ) -> Result<Arc<dyn PagingDomain<P>>, IommuError> {
         let located = self.locate(device)?.ok();
         let port = located.as_ref().and_then(|(_, ports)| ports.first());
-        allocate(port.ok_or_else(|| IommuError::Busy { device: device.name().into() })?)
+        allocate(port.ok_or_else(|| IommuError::Busy { device: device.name().into() })?, config)
     }
 }
 
@@ -153,8 +157,8 @@ pub(super) fn claim<'a, P: Platform>(group: &'a Group<P>, device: &Device) -> Re
     group.claim().ok_or_else(|| IommuError::Busy { device: device.name().into() })
 }
 
-fn allocate<P: Platform>(port: &Port<P>) -> Result<Arc<dyn PagingDomain<P>>, IommuError> {
-    let allocated = Arc::clone(&port.instance).allocate_domain();
+fn allocate<P: Platform>(port: &Port<P>, config: &DomainConfig) -> Result<Arc<dyn PagingDomain<P>>, IommuError> {
+    let allocated = Arc::clone(&port.instance).allocate_domain(config);
     allocated.map_err(|error| IommuError::Device { iommu: port.stream.iommu, error })
 }
 

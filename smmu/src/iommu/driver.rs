@@ -4,8 +4,9 @@ use alloc::sync::Arc;
 use core::any::Any;
 use core::fmt;
 
-use super::{Device, Domain, DriverError, UnmapError};
+use super::{Device, Domain, DomainConfig, DriverError, UnmapError};
 use crate::addr::{Iova, PhysAddr, StreamId};
+use crate::arch::attributes::Granule;
 use crate::iommu::fwspec::Phandle;
 use crate::pgtable::{Access, MapError, MemoryType, Stage, Translation};
 use crate::platform::Platform;
@@ -71,8 +72,9 @@ pub trait Iommu<P: Platform>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`DriverError`], if there is no memory for its first table, for instance.
-    fn allocate_domain(self: Arc<Self>) -> Result<Arc<dyn PagingDomain<P>>, DriverError>;
+    /// [`DriverError::Lacks`] if it is to be what the instance cannot serve; or any other, if there is no memory for its first
+    /// table, for instance.
+    fn allocate_domain(self: Arc<Self>, config: &DomainConfig) -> Result<Arc<dyn PagingDomain<P>>, DriverError>;
 
     /// Whether a stream could go through a domain, as far as that can be said without trying. Changes nothing.
     ///
@@ -112,6 +114,9 @@ pub trait PagingDomain<P: Platform>: Any + Send + Sync {
 
     /// The stage that translates.
     fn stage(&self) -> Stage;
+
+    /// The granule: the least that can be mapped, and what addresses and sizes are multiples of.
+    fn granule(&self) -> Granule;
 
     /// Maps `size_bytes` bytes at `iova` to `physical`; both are multiples of the granule. Devices reach it at once.
     ///

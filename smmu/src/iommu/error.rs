@@ -152,6 +152,8 @@ pub enum DriverError {
     Smmu(DeviceError),
     /// The first page table of a domain could not be made.
     Table(TableError),
+    /// The instance does not have what a domain was asked to be.
+    Lacks(&'static str),
     /// Of a driver that is not in this crate.
     Other {
         /// The driver.
@@ -168,6 +170,9 @@ impl fmt::Display for DriverError {
         match self {
             Self::Smmu(error) => error.fmt(f),
             Self::Table(error) => write!(f, "no page table: {error}"),
+            Self::Lacks(lacks) => {
+                write!(f, "no such domain: the IOMMU lacks {lacks}; ask for another, or leave it to the driver")
+            }
             Self::Other { driver, what, found } => write!(f, "{driver}: {what} (found {found:#x})"),
         }
     }

@@ -150,7 +150,7 @@ fn what_has_no_fallback_is_refused() {
         (IDR0, 0x0d44_1018),
         (IDR1, 0x4273_0010),
         (IDR1, 0x2273_0010),
-        (IDR5, 0x64),
+        (IDR5, 0x04),
     ] {
         let platform = TestPlatform::leaked();
         let fake = FakeSmmu::new(platform, "A");

@@ -6,11 +6,12 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::arch::attributes::Granule;
 use crate::dma::iova::{IovaAllocator, IovaRange};
 use crate::testing::tries;
 
 fn allocator(limit: u64) -> IovaAllocator<TestPlatform> {
-    IovaAllocator::new(limit)
+    IovaAllocator::new(Granule::K4, limit)
 }
 
 /// The numbers of the pages of a range.

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod coherent;
+mod granules;
 mod streaming;
 
 use alloc::sync::Arc;
@@ -20,8 +21,17 @@ fn attached() -> (&'static TestPlatform, Arc<FakeSmmu>, Dma<TestPlatform>) {
 
 /// A device that can put addresses below `limit` on the bus.
 fn attached_below(limit: u64) -> (&'static TestPlatform, Arc<FakeSmmu>, Dma<TestPlatform>) {
+    attached_to(limit, |_| ())
+}
+
+/// The same behind an SMMU that has been prepared.
+fn attached_to(
+    limit: u64,
+    prepare: impl FnOnce(&FakeSmmu),
+) -> (&'static TestPlatform, Arc<FakeSmmu>, Dma<TestPlatform>) {
     let platform = TestPlatform::leaked();
     let fake = FakeSmmu::new(platform, "A");
+    prepare(&fake);
     let iommus = Iommus::new(platform);
     let phandle = Phandle::new(1);
     iommus.register(phandle, Arc::new(bring_up(platform, &fake).unwrap())).unwrap();

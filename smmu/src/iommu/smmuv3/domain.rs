@@ -4,12 +4,13 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::config::{lacks, table_config};
 use super::live::{Live, LiveList, Presence, Presences};
 use crate::addr::{Iova, PhysAddr};
 use crate::arch::attributes::Granule;
 use crate::device::{DeviceError, Features, Smmu, StaleRange};
-use crate::iommu::{DriverError, PagingDomain, UnmapError};
-use crate::pgtable::{Access, MapError, MemoryType, PageTable, Stage, TableConfig, TableError, Translation};
+use crate::iommu::{DomainConfig, DriverError, PagingDomain, UnmapError};
+use crate::pgtable::{Access, MapError, MemoryType, PageTable, Stage, TableError, Translation};
 use crate::platform::Platform;
 
 /// The name of the driver.
@@ -27,23 +28,14 @@ pub struct SmmuDomain<P: Platform> {
 }
 
 impl<P: Platform> SmmuDomain<P> {
-    /// A domain without mappings, with page tables that an SMMU of these features can walk: stage 1 where there is one,
-    /// 4 KiB granule, input addresses as wide as the SMMU and the platform's CPUs go.
+    /// A domain without mappings, with page tables as `config` says. What that leaves open is chosen for an SMMU of these
+    /// features: whether it can walk them otherwise is for [`lacks`](Self::lacks) to say.
     ///
     /// # Errors
     ///
-    /// [`TableError`] if there is no memory for the first table.
-    pub fn new(platform: &'static P, features: &Features) -> Result<Self, TableError> {
-        let output_bits = features.output_size().bits().min(48);
-        let (stage, input_bits) = if features.stage1() {
-            (Stage::Stage1, features.virtual_address_bits().min(platform.virtual_address_bits()).min(48))
-        } else {
-            (Stage::Stage2, output_bits)
-        };
-        let config = TableConfig {
-            coherent: features.coherent(),
-            ..TableConfig::new(stage, Granule::K4, input_bits, output_bits)
-        };
+    /// [`TableError`] if there can be no such tables, or there is no memory for the first one.
+    pub fn new(platform: &'static P, features: &Features, config: &DomainConfig) -> Result<Self, TableError> {
+        let config = table_config(features, platform.virtual_address_bits(), config);
         Ok(Self {
             table: PageTable::new(platform, &config)?,
             live: Presences::new(),
@@ -55,19 +47,7 @@ impl<P: Platform> SmmuDomain<P> {
     /// What an SMMU lacks to walk this domain's tables, if anything.
     #[must_use]
     pub fn lacks(&self, features: &Features) -> Option<&'static str> {
-        let config = self.table.config();
-        let stage = match config.stage {
-            Stage::Stage1 => features.stage1(),
-            Stage::Stage2 => features.stage2(),
-        };
-        [
-            (!stage, "the translation stage"),
-            (!features.granule(config.granule), "the granule"),
-            (features.output_size().bits() < config.output_bits, "the output address size"),
-            (!features.coherent() && config.coherent, "coherent table walks"),
-        ]
-        .into_iter()
-        .find_map(|(missing, what)| missing.then_some(what))
+        lacks(features, self.table.config())
     }
 
     /// What knows the domain's translations, unless somebody is changing that.
@@ -113,6 +93,10 @@ impl<P: Platform> PagingDomain<P> for SmmuDomain<P> {
 
     fn stage(&self) -> Stage {
         self.table.config().stage
+    }
+
+    fn granule(&self) -> Granule {
+        self.table.config().granule
     }
 
     fn map(

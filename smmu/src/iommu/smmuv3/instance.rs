@@ -10,7 +10,7 @@ use crate::addr::{StreamId, SubstreamId};
 use crate::arch::command::CommandError;
 use crate::arch::stream_table::{Eats, Shcfg, StreamTableEntry};
 use crate::device::{AtcTarget, DeviceError, Smmu};
-use crate::iommu::{Domain, DriverError, Iommu, PagingDomain, Refusal, Stream};
+use crate::iommu::{Domain, DomainConfig, DriverError, Iommu, PagingDomain, Refusal, Stream};
 use crate::platform::Platform;
 
 impl<P: Platform> Iommu<P> for Smmu<P> {
@@ -26,8 +26,9 @@ impl<P: Platform> Iommu<P> for Smmu<P> {
         self.features().ats()
     }
 
-    fn allocate_domain(self: Arc<Self>) -> Result<Arc<dyn PagingDomain<P>>, DriverError> {
-        let domain = SmmuDomain::new(self.platform(), self.features()).map_err(DriverError::Table)?;
+    fn allocate_domain(self: Arc<Self>, config: &DomainConfig) -> Result<Arc<dyn PagingDomain<P>>, DriverError> {
+        let domain = SmmuDomain::new(self.platform(), self.features(), config).map_err(DriverError::Table)?;
+        domain.lacks(self.features()).map_or(Ok(()), |lacks| Err(DriverError::Lacks(lacks)))?;
         Ok(Arc::new(domain))
     }
 

@@ -7,9 +7,9 @@ use core::{mem, ptr};
 use lock_api::Mutex;
 
 use crate::addr::{StreamId, Vmid};
-use crate::arch::attributes::{AddressSize, HardwareUpdate};
+use crate::arch::attributes::AddressSize;
 use crate::arch::context_descriptor::{ContextDescriptor, Stage1Context};
-use crate::arch::stream_table::{Eats, Stage1Stream, Stage2Stream, StreamTableEntry};
+use crate::arch::stream_table::{Stage1Stream, StreamTableEntry};
 use crate::device::{AtcTarget, ContextTable, DeviceError, Smmu, TranslationTag};
 use crate::iommu::Device;
 use crate::iommu::fwspec::Phandle;
@@ -74,7 +74,7 @@ impl<P: Platform> Live<P> {
             output_size: output_size(table),
             walk,
             mair: PageTable::<P>::MAIR,
-            hardware_update: HardwareUpdate::None,
+            hardware_update: table.config().tracking.hardware_update(),
             access_flag_fault_disabled: false,
             stall: false,
         };
@@ -91,27 +91,10 @@ impl<P: Platform> Live<P> {
     }
 
     fn stage2(table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
-        let features = smmu.features();
         let vmid = smmu.take_vmid()?;
-        let entry = StreamTableEntry::stage2(&Stage2Stream {
-            vmid,
-            table: table.root(),
-            t0sz: table.t0sz(),
-            sl0: table.sl0(),
-            granule: table.config().granule,
-            output_size: output_size(table),
-            walk: features.walk_attributes(),
-            hardware_update: HardwareUpdate::None,
-            access_flag_fault_disabled: false,
-            protected_walk: true,
-            record_faults: true,
-            stall: false,
-            force_write_back: false,
-            ats: Eats::Off,
-            shareability: features.incoming_shareability(),
-            merge_events: false,
-        });
-        Ok(Self { smmu: Arc::clone(smmu), tag: TranslationTag::Stage2 { vmid }, entry, context: None })
+        let tag = TranslationTag::Stage2 { vmid };
+        let stream = smmu.stage2_stream(vmid, table).inspect_err(|_| smmu.give_back(tag))?;
+        Ok(Self { smmu: Arc::clone(smmu), tag, entry: StreamTableEntry::stage2(&stream), context: None })
     }
 }
 

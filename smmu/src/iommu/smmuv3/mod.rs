@@ -4,6 +4,7 @@
 //! descriptors and identifiers. What does not: how one SMMU is driven ([`crate::device`]), and what no SMMU need know of,
 //! groups and deferral for instance (the rest of [`crate::iommu`]).
 
+mod config;
 mod domain;
 mod instance;
 mod live;

@@ -2,6 +2,7 @@
 
 mod ats;
 mod configure;
+mod domains;
 mod dump;
 mod faults;
 mod unmap;
