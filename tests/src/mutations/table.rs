@@ -276,7 +276,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "asid-leaked",
         breaks: "An ASID stays taken if there is no memory for its CD",
         file: "smmu/src/iommu/smmuv3/live.rs",
-        edits: &[("smmu.give_back(tag)", "drop(tag)")],
+        edits: &[("(&context)).inspect_err(|_| smmu.give_back(tag))?", "(&context))?")],
     },
     Mutation {
         name: "slots-not-cleaned",
