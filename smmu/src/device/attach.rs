@@ -51,7 +51,7 @@ impl<P: Platform> Smmu<P> {
     /// # Errors
     ///
     /// As [`replace`](Self::replace); the stream aborts after all but [`DeviceError::StreamNotAttached`],
-    /// [`DeviceError::StreamBusy`] and [`DeviceError::StreamStuck`].
+    /// [`DeviceError::StreamBusy`], [`DeviceError::StreamStuck`], and [`DeviceError::HandedOver`]: then it is another owner's.
     pub fn abort(&self, stream: StreamId) -> Result<(), DeviceError> {
         // One that sleeps forgets all entries before it translates again.
         self.lifecycle.check_ours()?;
@@ -65,7 +65,9 @@ impl<P: Platform> Smmu<P> {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::StreamNotAttached`] if it was not; [`DeviceError::StreamStuck`] if the SMMU does not answer.
+    /// [`DeviceError::StreamNotAttached`] if it was not, [`DeviceError::StreamBusy`] if another CPU has the stream;
+    /// [`DeviceError::StreamStuck`] if the SMMU does not answer; [`DeviceError::Closed`] and [`DeviceError::HandedOver`] if it
+    /// is not this driver's to change any more.
     pub fn detach(&self, stream: StreamId) -> Result<(), DeviceError> {
         self.lifecycle.check_ours()?;
         let slot = self.streams.reclaim(stream)?;

@@ -65,9 +65,7 @@ pub(super) fn stop_at_once<P: Platform>(control: &Control<P>) -> Result<(), Devi
 /// Sets GBPA.ABORT by its update protocol (IHI 0070, 6.3.15).
 fn abort_while_disabled<P: Platform>(control: &Control<P>) -> Result<(), DeviceError> {
     let update = GBPA::UPDATE::SET.value;
-    control.wait(GBPA, update, 0)?;
-    let value = control.read(GBPA).get() | GBPA::ABORT::SET.value | update;
-    control.write(GBPA, value);
+    control.update_gbpa(|value| value | GBPA::ABORT::SET.value | update)?;
     control.wait(GBPA, update, 0)
 }
 
@@ -83,7 +81,9 @@ impl<P: Platform> Smmu<P> {
     /// # Errors
     ///
     /// [`DeviceError::PoweredOff`], [`DeviceError::CannotAdopt`], and [`DeviceError::Unsupported`] for what is no SMMUv3:
-    /// nothing was written. After any other the SMMU is off with all traffic aborted, or did not do as it was told.
+    /// nothing was written. After any other the SMMU is off with all traffic aborted, or did not do as it was told; but one that
+    /// was to be adopted goes on as it was if that failed before the first register was written, for lack of memory or because
+    /// a stream is beyond its table.
     pub fn bring_up(
         platform: &'static P,
         registers: P::Registers,

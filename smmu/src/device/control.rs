@@ -8,7 +8,7 @@ use tock_registers::LocalRegisterCopy;
 use tock_registers::RegisterLongName;
 
 use super::DeviceError;
-use crate::arch::registers::{CR0, CR0ACK, IRQ_CTRL, IRQ_CTRLACK, Register32, Register64};
+use crate::arch::registers::{CR0, CR0ACK, GBPA, IRQ_CTRL, IRQ_CTRLACK, Register32, Register64};
 use crate::platform::{Platform, Registers};
 
 /// How long hardware may take to acknowledge anything. Real parts need microseconds; firmware that emulates an SMMU
@@ -71,14 +71,15 @@ pub(super) struct Enables<P: Platform, F: RegisterLongName> {
 /// What was written to a register of enables.
 #[derive(Clone, Copy, Default)]
 struct Written {
-    value: u32,
+    /// `None` before the first time: what the register holds is somebody else's.
+    value: Option<u32>,
     /// Whether nothing may be switched on any more.
     is_sealed: bool,
 }
 
 impl<P: Platform, F: RegisterLongName> Enables<P, F> {
     const fn new(register: Register32<F>, acknowledgement: Register32<F>, known: u32) -> Self {
-        Self { register, acknowledgement, known, written: Mutex::new(Written { value: 0, is_sealed: false }) }
+        Self { register, acknowledgement, known, written: Mutex::new(Written { value: None, is_sealed: false }) }
     }
 
     /// Sets all fields to those of `value` and waits until that has happened.
@@ -98,9 +99,10 @@ impl<P: Platform, F: RegisterLongName> Enables<P, F> {
 
     /// Switches everything off that is not, and looks once whether that has happened already.
     pub(super) fn clear_at_once(&self, control: &Control<P>) -> Result<(), DeviceError> {
-        if self.written.lock().value != 0 {
-            self.put(control, u32::MAX, 0);
+        if control.check(self.acknowledgement, self.known, 0, Duration::ZERO).is_ok() && self.is_written(0) {
+            return Ok(());
         }
+        self.put(control, &mut self.written.lock(), u32::MAX, 0);
         control.check(self.acknowledgement, self.known, 0, Duration::ZERO)
     }
 
@@ -110,18 +112,32 @@ impl<P: Platform, F: RegisterLongName> Enables<P, F> {
     }
 
     fn change(&self, control: &Control<P>, mask: u32, value: u32) -> Result<(), DeviceError> {
-        let value_now = self.put(control, mask, value);
+        // What is written to a field before its last change is acknowledged is lost, or worse.
+        let settled = wait_until(control.platform(), || {
+            let mut written = self.written.lock();
+            let is_settled = written.value.is_none_or(|value| {
+                control.check(self.acknowledgement, self.known, value & self.known, Duration::ZERO).is_ok()
+            });
+            is_settled.then(|| self.put(control, &mut written, mask, value))
+        });
+        // An SMMU that has not done as it was told before is told all the same.
+        let value_now = settled.unwrap_or_else(|_| self.put(control, &mut self.written.lock(), mask, value));
         control.wait(self.acknowledgement, self.known & mask, value_now & mask)?;
         if value_now & mask == value { Ok(()) } else { Err(DeviceError::Closed) }
     }
 
     /// Writes the fields in `mask`, and returns what the register is to have become.
-    fn put(&self, control: &Control<P>, mask: u32, value: u32) -> u32 {
-        let mut written = self.written.lock();
-        let may_be = if written.is_sealed { written.value } else { u32::MAX };
-        written.value = (written.value & !mask | value & mask) & may_be;
-        control.write(self.register, written.value);
-        written.value
+    fn put(&self, control: &Control<P>, written: &mut Written, mask: u32, value: u32) -> u32 {
+        let before = written.value.unwrap_or(0);
+        let may_be = if written.is_sealed { before } else { u32::MAX };
+        let now = (before & !mask | value & mask) & may_be;
+        written.value = Some(now);
+        control.write(self.register, now);
+        now
+    }
+
+    fn is_written(&self, value: u32) -> bool {
+        self.written.lock().value == Some(value)
     }
 }
 
@@ -133,6 +149,8 @@ pub(super) struct Control<P: Platform> {
     pub(super) enables: Enables<P, CR0::Register>,
     /// IRQ_CTRL.
     pub(super) interrupts: Enables<P, IRQ_CTRL::Register>,
+    /// Held from the look at GBPA.Update to the write that sets it: another CPU may be about to do the same.
+    gbpa: Mutex<P::Lock, ()>,
 }
 
 impl<P: Platform> Control<P> {
@@ -142,6 +160,7 @@ impl<P: Platform> Control<P> {
             registers,
             enables: Enables::new(CR0, CR0ACK, CR0_KNOWN),
             interrupts: Enables::new(IRQ_CTRL, IRQ_CTRLACK, IRQ_CTRL_KNOWN),
+            gbpa: Mutex::new(()),
         }
     }
 
@@ -163,6 +182,17 @@ impl<P: Platform> Control<P> {
 
     pub(super) fn read64<F: RegisterLongName>(&self, register: Register64<F>) -> LocalRegisterCopy<u64, F> {
         LocalRegisterCopy::new(self.registers.read64(register.offset()))
+    }
+
+    /// Writes what `change` makes of GBPA, once no update of it is under way.
+    pub(super) fn update_gbpa(&self, change: impl Fn(u32) -> u32) -> Result<(), DeviceError> {
+        let update = GBPA::UPDATE::SET.value;
+        let written = wait_until(self.platform, || {
+            let _alone = self.gbpa.lock();
+            let value = self.read(GBPA).get();
+            (value & update == 0).then(|| self.write(GBPA, change(value)))
+        });
+        written.or_else(|waited| self.check(GBPA, update, 0, waited))
     }
 
     /// Waits until the bits of `register` under `mask` equal `expected`.

@@ -45,16 +45,24 @@ impl<P: Platform> Smmu<P> {
         // Nor does anybody who is bringing it up on another CPU at this moment switch anything on any more.
         self.control.enables.seal();
         match before {
-            Phase::Running | Phase::Changing => bring_up::stop(&self.control)?,
+            Phase::Running | Phase::Changing => self.stop_for_good()?,
             // It is off, and maybe without power: its registers are left alone.
             Phase::Suspended | Phase::ClosedAsleep => {}
-            // It was told before. Every further wait for it would be in vain.
-            Phase::Closed => bring_up::stop_at_once(&self.control)?,
+            // It was told before, by somebody who may be at it still. Every further wait for it would be in vain.
+            Phase::Closed => {
+                self.lifecycle.wait_for_closers(self.control.platform());
+                bring_up::stop_at_once(&self.control)?;
+            }
             Phase::HandedOver => return Err(DeviceError::HandedOver),
         }
         // Nothing is reached any more, so nobody has to wait for commands that were under way.
         self.commands.halt();
         Ok(())
+    }
+
+    fn stop_for_good(&self) -> Result<(), DeviceError> {
+        let _closing = self.lifecycle.closing();
+        bring_up::stop(&self.control)
     }
 
     /// Ends this driver's part in the SMMU. What is asked of it afterwards fails.
@@ -127,6 +135,10 @@ impl<P: Platform> Smmu<P> {
     fn fall_asleep_at_once(&self) -> Result<(), DeviceError> {
         // Off first: as long as it translates, whoever unmaps is to hear of commands that are not carried out.
         self.control.enables.clear(&self.control, CR0::SMMUEN::SET.value)?;
+        if self.control.read(CR0ACK).is_set(CR0::CMDQEN) {
+            // What was translated meanwhile is to be over. If that cannot be had, then at least it is off.
+            let _ = self.forget_everything();
+        }
         self.commands.pause(DeviceError::Suspended);
         bring_up::stop(&self.control)?;
         self.park_queues();
@@ -193,7 +205,7 @@ impl<P: Platform> Smmu<P> {
         self.lifecycle.close();
         self.commands.close();
         self.control.enables.seal();
-        bring_up::stop(&self.control)?;
+        self.stop_for_good()?;
         self.commands.halt();
         Err(error)
     }

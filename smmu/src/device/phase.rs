@@ -29,6 +29,8 @@ pub(super) struct Lifecycle {
     /// How many are at the registers of an SMMU that runs or is closed. Sequentially consistent, as is the phase next to it:
     /// of one who counts himself and one who changes the phase, one at least sees the other.
     users: AtomicUsize,
+    /// How many are switching it off for good.
+    closers: AtomicUsize,
 }
 
 /// Somebody at the registers, as long as it lives: they do not go to sleep meanwhile.
@@ -78,12 +80,16 @@ impl Phase {
 
 impl Lifecycle {
     pub(super) const fn new() -> Self {
-        Self { phase: AtomicU8::new(Phase::Running as u8), users: AtomicUsize::new(0) }
+        Self::in_phase(Phase::Running)
     }
 
     /// Of an SMMU that is another owner's, up to [`take`](Self::take).
     pub(super) const fn of_another() -> Self {
-        Self { phase: AtomicU8::new(Phase::HandedOver as u8), users: AtomicUsize::new(0) }
+        Self::in_phase(Phase::HandedOver)
+    }
+
+    const fn in_phase(phase: Phase) -> Self {
+        Self { phase: AtomicU8::new(phase as u8), users: AtomicUsize::new(0), closers: AtomicUsize::new(0) }
     }
 
     /// Makes another owner's SMMU this driver's.
@@ -106,6 +112,17 @@ impl Lifecycle {
         let close = |code| Phase::from_code(code).closed().map(|phase| phase as u8);
         let before = self.phase.fetch_update(Ordering::SeqCst, Ordering::SeqCst, close);
         Phase::from_code(before.unwrap_or_else(|code| code))
+    }
+
+    /// Counts one who is switching it off for good.
+    pub(super) fn closing(&self) -> Held<'_> {
+        self.closers.fetch_add(1, Ordering::AcqRel);
+        Held(&self.closers)
+    }
+
+    /// Waits until nobody is switching it off any more, or too long.
+    pub(super) fn wait_for_closers<P: Platform>(&self, platform: &P) {
+        let _ = wait_until(platform, || (self.closers.load(Ordering::Acquire) == 0).then_some(()));
     }
 
     /// Refuses what is to be done with a running SMMU, unless it runs.

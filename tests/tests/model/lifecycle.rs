@@ -1,6 +1,9 @@
 //! Suspended and resumed, closed, shut down: what passes meanwhile, and what works afterwards.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use smmu::addr::{Iova, StreamId};
@@ -368,4 +371,39 @@ fn service_failure_mode_closes_it() {
     assert_eq!(model.registers().read32(CR0ACK), 0);
     model.inject(|faults| faults.service_failure = false);
     assert_eq!(disk.write(buffer.iova(), &[1]), Err(Refused::Aborted), "for good");
+}
+
+/// Another CPU closes the SMMU at any register access of a resume: it goes off, whatever was under way, and nothing that was
+/// written is overtaken, which the model would tell.
+#[test]
+fn an_smmu_may_be_closed_while_it_wakes_up() {
+    let config = Config { acknowledge_after: 5, ..Config::full() };
+    let accesses = (1..).find(|&at| {
+        let model = Model::new(config.clone());
+        let system = System::new(&model);
+        system.smmu.suspend().unwrap();
+        let (is_closing, mut seen) = (&AtomicBool::new(false), 0);
+        let (sender, receiver) = mpsc::channel();
+        model.observe(move |_| {
+            seen += 1;
+            if seen == at {
+                _ = sender.send(());
+            }
+        });
+        thread::scope(|scope| {
+            let smmu = &system.smmu;
+            scope.spawn(move || {
+                if receiver.recv().is_ok() {
+                    is_closing.store(true, SeqCst);
+                    smmu.close().unwrap();
+                }
+            });
+            let _ = system.smmu.resume();
+            model.stop_observing();
+        });
+        assert_eq!(is_closing.load(SeqCst), system.smmu.is_closed());
+        assert!(!system.smmu.is_closed() || model.registers().read32(CR0ACK) == 0, "at {at}");
+        !system.smmu.is_closed()
+    });
+    assert!(accesses > Some(20), "{accesses:?}");
 }

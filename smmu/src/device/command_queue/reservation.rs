@@ -73,7 +73,7 @@ impl Reservations {
             if end.wrapping_sub(self.consumed.load(Ordering::Acquire)) > self.entries {
                 return None;
             }
-            match self.reserved.compare_exchange_weak(start, end, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.reserved.compare_exchange_weak(start, end, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Some(start..end),
                 // Somebody else was faster, so the queue as a whole got on.
                 Err(now) => start = now,
@@ -96,9 +96,9 @@ impl Reservations {
         self.reserved.fetch_or(SHUT, Ordering::Relaxed);
     }
 
-    /// Lets everybody reserve again. What [`restart`](Self::restart) has stored they find through `published`.
+    /// Lets everybody reserve again. Whoever does finds what [`restart`](Self::restart) has stored.
     pub(super) fn reopen(&self) {
-        self.reserved.fetch_and(!SHUT, Ordering::Relaxed);
+        self.reserved.fetch_and(!SHUT, Ordering::Release);
     }
 
     /// Whether [`shut`](Self::shut) is in force.

@@ -77,9 +77,10 @@ impl Request {
                 let global = global && substream.is_some();
                 Self::SendFor(stream, Command::AtcInv { stream, substream, global, span })
             }
-            Command::PriResp { stream, .. } => {
+            Command::PriResp { stream, substream, group, response } => {
                 only_if(features.page_requests())?;
-                Self::SendFor(stream, command)
+                let substream = substream.filter(|_| features.substream_id_bits() != 0);
+                Self::SendFor(stream, Command::PriResp { stream, substream, group, response })
             }
             Command::Resume { stream, .. } | Command::StallTerm { stream } => {
                 only_if(features.stalls())?;

@@ -2,6 +2,7 @@
 
 use super::RefusedEntry;
 use crate::addr::StreamId;
+use crate::arch::command::CommandError;
 use crate::arch::stream_table::{Config, Eats, S1Fmt, Stage1Stream, Stage2Stream, StreamTableEntry, Strw};
 use crate::device::{DeviceError, Features, Smmu};
 use crate::platform::Platform;
@@ -163,10 +164,14 @@ impl<P: Platform> Smmu<P> {
     ///
     /// # Errors
     ///
-    /// As [`replace`](Self::replace) and [`flush_atc`](Self::flush_atc); if the device does not forget, nothing has changed.
+    /// As [`replace`](Self::replace) and [`flush_atc`](Self::flush_atc). With [`DeviceError::Command`] and `AtcInvSync` the
+    /// device did not forget, and the stream aborts; after any other error of `flush_atc` nothing has changed.
     pub fn replace_nested(&self, stream: StreamId, entry: &StreamTableEntry) -> Result<(), DeviceError> {
         if entry.ats_enabled() && !self.stream_table_entry(stream)?.ats_enabled() {
-            self.forget_in_device(stream)?;
+            self.forget_in_device(stream).or_else(|error| match error {
+                DeviceError::Command(CommandError::AtcInvSync) => self.abort(stream).and(Err(error)),
+                _ => Err(error),
+            })?;
         }
         self.replace(stream, entry)
     }

@@ -106,11 +106,12 @@ pub enum CommandRefusal {
         opcode: Opcode,
     },
     /// A device did not obey a CMD_ATC_INV, and has been quarantined: its stream aborts. The command is the CMD_SYNC behind
-    /// it, which has not been carried out, but all else before it has; or it is the one past the end, if the guest's next
-    /// CMD_SYNC is not among the commands.
+    /// it, which has not been carried out, but all else before it has; or the next one at which the queue stops in any case;
+    /// or the one past the end, if neither is among the commands.
     AtcInvSync,
-    /// The SMMU did not do as it was told, which is not the guest's fault. From this command on some may have been carried out;
-    /// it does no harm to give them again, once the SMMU is well.
+    /// The SMMU did not do as it was told, which is not the guest's fault. From this command on some may have been carried out:
+    /// it does no harm to give them again, once the SMMU is well, but for CMD_RESUME and CMD_PRI_RESP, of which a second one
+    /// answers nobody, or somebody else.
     Device(DeviceError),
 }
 

@@ -38,7 +38,8 @@ pub trait Guest {
     /// All commands up to one of the guest's CMD_SYNCs are complete: signal that as it asks for.
     fn synced(&mut self, completion: Completion);
 
-    /// The device did not obey a CMD_ATC_INV: its stream aborts from now on.
+    /// The device did not obey a CMD_ATC_INV: its stream aborts. [`reload`](Self::reload) leaves it at that until the device has
+    /// been reset: whoever gives it ATS again waits for it once more, and so does everybody who uses the SMMU.
     fn quarantined(&mut self, stream: StreamId);
 }
 
@@ -66,7 +67,7 @@ impl<P: Platform> Smmu<P> {
             match Request::new(&self.features, vmid, *words) {
                 Ok(request) => forwarding.carry_out(request)?,
                 Err(reason) => {
-                    forwarding.flush()?;
+                    forwarding.end()?;
                     return forwarding.stop(reason);
                 }
             }
@@ -128,9 +129,14 @@ impl<P: Platform, G: Guest> Forwarding<'_, P, G> {
         while let Some(stream) = from.and_then(|from| self.guest.stream_from(from).filter(|next| next.guest >= from))
             && stream.guest <= last
         {
-            if let Err(error) = self.guest.reload(stream) {
-                self.flush()?;
-                return self.stop(CommandRefusal::Device(error));
+            match self.guest.reload(stream) {
+                Ok(()) => {}
+                // It aborts, and the guest hears of its device from its hypervisor.
+                Err(DeviceError::Command(CommandError::AtcInvSync)) => self.guest.quarantined(stream.physical),
+                Err(error) => {
+                    self.end()?;
+                    return self.stop(CommandRefusal::Device(error));
+                }
             }
             self.push(Command::CfgiSte { stream: stream.physical, leaf: true })?;
             from = stream.guest.get().checked_add(1).map(StreamId::new);
@@ -139,7 +145,9 @@ impl<P: Platform, G: Guest> Forwarding<'_, P, G> {
     }
 
     fn push(&mut self, command: Command) -> Result<(), RefusedCommand> {
-        if self.pending.is_full() {
+        // An answer is given once: not behind what may fail, and be repeated or not have been sent at all.
+        let may_fail = |pending: &Command| matches!(pending, Command::AtcInv { .. });
+        if self.pending.is_full() || is_answer(&command) && self.pending.iter().any(may_fail) {
             self.flush()?;
         }
         if self.pending.is_empty() {
@@ -169,12 +177,7 @@ impl<P: Platform, G: Guest> Forwarding<'_, P, G> {
     /// Sends what is pending once more, since of several errors only one is told; each CMD_ATC_INV by itself.
     fn find_deaf(&mut self) -> Result<(), DeviceError> {
         let is_atc = |command: &&Command| matches!(command, Command::AtcInv { .. });
-        let is_invalidation = |command: &&Command| {
-            !matches!(
-                command,
-                Command::AtcInv { .. } | Command::PriResp { .. } | Command::Resume { .. } | Command::StallTerm { .. }
-            )
-        };
+        let is_invalidation = |command: &&Command| !is_atc(command) && !is_answer(command);
         self.smmu.run_invalidations(self.pending.iter().filter(is_invalidation).copied())?;
         for &command in self.pending.iter().filter(is_atc) {
             if let Command::AtcInv { stream, .. } = command
@@ -186,9 +189,14 @@ impl<P: Platform, G: Guest> Forwarding<'_, P, G> {
         Ok(())
     }
 
-    /// As a CMD_SYNC of the guest, which fails if a device has not obeyed.
+    /// As at a CMD_SYNC of the guest, which fails if a device has not obeyed.
     fn end(&mut self) -> Result<(), RefusedCommand> {
         self.flush()?;
         if core::mem::take(&mut self.unanswered) { self.stop(CommandRefusal::AtcInvSync) } else { Ok(()) }
     }
+}
+
+/// Whether a device waits for it.
+const fn is_answer(command: &Command) -> bool {
+    matches!(command, Command::PriResp { .. } | Command::Resume { .. } | Command::StallTerm { .. })
 }

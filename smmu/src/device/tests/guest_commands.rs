@@ -22,8 +22,8 @@ struct Noting {
     reloads: Vec<(u32, u32)>,
     syncs: Vec<Completion>,
     quarantined: Vec<StreamId>,
-    /// Whether entries cannot be reloaded.
-    fails: bool,
+    /// How reloading entries fails, if it does.
+    fails: Option<DeviceError>,
 }
 
 impl Guest for Noting {
@@ -34,7 +34,7 @@ impl Guest for Noting {
 
     fn reload(&mut self, stream: GuestStream) -> Result<(), DeviceError> {
         self.reloads.push((stream.guest.get(), stream.physical.get()));
-        if self.fails { Err(DeviceError::StreamNotAttached { stream: stream.physical }) } else { Ok(()) }
+        self.fails.map_or(Ok(()), Err)
     }
 
     fn synced(&mut self, completion: Completion) {
@@ -110,8 +110,10 @@ fn r25_commands_get_the_guests_vmid_and_the_smmus_streams() {
         assert_eq!(forwarded(&[command]), [expected, SYNC], "{command:#x?}");
     }
     let all = sent.map(|(command, _)| command);
-    let expected: Vec<_> = sent.map(|(_, expected)| expected).into_iter().chain([SYNC]).collect();
-    assert_eq!(forwarded(&all), expected, "one batch");
+    let (invalidations, answers) = sent.split_at(11);
+    let expected = |pairs: &[([u64; 2], [u64; 2])]| pairs.iter().map(|(_, expected)| *expected).collect::<Vec<_>>();
+    let expected = [expected(invalidations), vec![SYNC], expected(answers), vec![SYNC]].concat();
+    assert_eq!(forwarded(&all), expected, "in batches, answers behind what devices may not obey");
 }
 
 #[test]
@@ -165,7 +167,8 @@ fn entries_are_the_hypervisors_to_reload() {
     assert_eq!(reloads([3 << 32 | 0x04, 0]), [(2, 0x12), (3, 0x13)]);
     assert_eq!(reloads([3 << 32 | 0x04, 1]), STREAMS);
     assert_eq!(reloads([0x04, 31]), STREAMS);
-    let mut guest = Noting { fails: true, ..Noting::default() };
+    let not_attached = DeviceError::StreamNotAttached { stream: StreamId::new(0x11) };
+    let mut guest = Noting { fails: Some(not_attached), ..Noting::default() };
     let (result, commands) = forward(&full(), &mut guest, &[[0x30, 0], [0x04, 31], [0x30, 0]]);
     let error = DeviceError::StreamNotAttached { stream: StreamId::new(0x11) };
     assert_eq!(result, Err(RefusedCommand { index: 1, reason: CommandRefusal::Device(error) }));
@@ -242,16 +245,7 @@ fn r25_a_bad_command_stops_the_guests_queue_and_nothing_else() {
 
 #[test]
 fn a_device_that_does_not_obey_its_guest_is_quarantined() {
-    let smmu = full();
-    // The SMMU stops at the CMD_SYNC behind a CMD_ATC_INV.
-    let mut asked = false;
-    smmu.1.on_command(move |[word, _]| match word & 0xff {
-        CMD_SYNC if std::mem::take(&mut asked) => Outcome::Refused(3),
-        opcode => {
-            asked = opcode == CMD_ATC_INV;
-            Outcome::Done
-        }
-    });
+    let smmu = deaf();
     let mut guest = Noting::default();
     let sent = [[0x30, 0], [2 << 32 | 0x40, 52], [0x13, 0x5000], SYNC];
     let atc_last = [sent[0], sent[2], sent[1], SYNC];
@@ -269,6 +263,61 @@ fn a_device_that_does_not_obey_its_guest_is_quarantined() {
     // It is not asked again.
     let (result, commands) = forward(&smmu, &mut Noting::default(), &[sent[1], SYNC]);
     assert_eq!((result, commands.len()), (Ok(()), 0));
+}
+
+/// Stream 0x12 belongs to a device that obeys no CMD_ATC_INV.
+fn deaf() -> (&'static TestPlatform, Arc<FakeSmmu>, Smmu<TestPlatform>) {
+    let smmu = full();
+    // The SMMU stops at the CMD_SYNC behind a CMD_ATC_INV to it.
+    let mut asked = false;
+    smmu.1.on_command(move |[word, _]| match word & 0xff {
+        CMD_SYNC if std::mem::take(&mut asked) => Outcome::Refused(3),
+        opcode => {
+            asked |= opcode == CMD_ATC_INV && word >> 32 == 0x12;
+            Outcome::Done
+        }
+    });
+    smmu
+}
+
+#[test]
+fn an_answer_reaches_the_smmu_behind_a_device_that_does_not_obey() {
+    let resume = [1 << 32 | 0x1044, 0xbeef];
+    let sent = [[2 << 32 | 0x40, 52], [0x30, 0], [0x30, 0], resume, SYNC];
+    let (result, commands) = forward(&deaf(), &mut Noting::default(), &sent);
+    assert_eq!(result, Err(RefusedCommand { index: 4, reason: CommandRefusal::AtcInvSync }));
+    let answers = commands.iter().filter(|command| command[0] == 0x11 << 32 | 0x1044);
+    assert_eq!(answers.count(), 1);
+}
+
+#[test]
+fn a_guest_hears_of_its_device_before_it_hears_of_a_bad_command() {
+    let smmu = deaf();
+    let guest = &mut Noting::default();
+    let (result, _) = forward(&smmu, guest, &[[2 << 32 | 0x40, 52], [0xff, 0], SYNC]);
+    assert_eq!(result, Err(RefusedCommand { index: 1, reason: CommandRefusal::AtcInvSync }));
+    let (result, _) = forward(&smmu, guest, &[[0xff, 0], SYNC]);
+    assert!(matches!(result, Err(RefusedCommand { index: 0, reason: CommandRefusal::Illegal(_) })), "{result:?}");
+    assert_eq!(forward(&smmu, guest, &[SYNC]).0, Ok(()));
+}
+
+#[test]
+fn a_device_that_does_not_obey_its_hypervisor_is_not_the_smmus_failure() {
+    let guest = &mut Noting { fails: Some(DeviceError::Command(CommandError::AtcInvSync)), ..Noting::default() };
+    assert_eq!(forward(&full(), guest, &[[2 << 32 | 0x03, 0], SYNC]).0, Ok(()));
+    assert_eq!(guest.quarantined, [StreamId::new(0x12)]);
+}
+
+#[test]
+fn a_device_that_forgets_nothing_gets_no_ats() {
+    let (_, _, smmu) = deaf();
+    let with_ats = StreamTableEntry::from_words([0xd, 1 << 28, 1 << 51, 0, 0, 0, 0, 0]);
+    let refused = smmu.replace_nested(StreamId::new(0x11), &with_ats);
+    assert_eq!(refused, Ok(()), "0x11 obeys");
+    let stream = StreamId::new(0x12);
+    smmu.replace(stream, &StreamTableEntry::INVALID).unwrap();
+    assert_eq!(smmu.replace_nested(stream, &with_ats), Err(DeviceError::Command(CommandError::AtcInvSync)));
+    assert!(!smmu.stream_table_entry(stream).unwrap().ats_enabled());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::device::EventDrain;
+use crate::platform::Platform;
 
 const PRIQEN: u32 = 2;
 
@@ -60,4 +61,44 @@ fn an_smmu_does_not_go_to_sleep_while_somebody_is_at_its_registers() {
     smmu.suspend().unwrap();
     assert!(smmu.lifecycle.hold_running().is_err() && smmu.lifecycle.hold_registers().is_none());
     smmu.resume().unwrap();
+}
+
+/// A change that the SMMU has lost is made again: what one CPU writes while another's change is under way may be ignored.
+#[test]
+fn a_close_that_was_lost_is_made_good_by_the_next() {
+    let (_, fake, smmu) = running();
+    let mut lost = 0;
+    fake.ignore(move |offset, value| {
+        lost += u32::from(offset == CR0 && value == 0);
+        offset == CR0 && value == 0 && lost == 1
+    });
+    assert_eq!(timed_out(smmu.close()), "CR0ACK");
+    assert_eq!(fake.get(CR0ACK), 0xd);
+    smmu.close().unwrap();
+    assert_eq!(fake.get(CR0ACK), 0);
+}
+
+#[test]
+fn a_change_waits_for_the_one_before() {
+    let (platform, fake, smmu) = running();
+    let started = platform.now();
+    smmu.control.enables.set(&smmu.control, 1).unwrap();
+    assert_eq!(platform.now(), started, "nothing is under way");
+    // Somebody has switched page requests off, and the SMMU has not got to it.
+    fake.set(CR0ACK, 0xf);
+    smmu.close().unwrap();
+    assert!(platform.now() > started, "in the end it is told all the same");
+    assert_eq!(fake.get(CR0ACK), 0);
+}
+
+#[test]
+fn who_closes_second_waits_for_who_is_at_it() {
+    let (platform, _, smmu) = running();
+    // Another CPU has got this far.
+    let closing = smmu.lifecycle.closing();
+    smmu.lifecycle.close();
+    let before = platform.now();
+    assert_eq!(smmu.close(), Ok(()));
+    assert!(platform.now() > before, "it waits for the other");
+    drop(closing);
 }
