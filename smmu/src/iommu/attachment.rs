@@ -9,16 +9,15 @@ use core::mem;
 use super::fwspec::Phandle;
 use super::group::{Claim, Group, Owner, Port, check_accepted};
 use super::registry::{Context, Probe};
+use super::reserved::DirectMappings;
 use super::{
-    AttachmentDump, Device, Domain, DomainConfig, DomainPolicy, Iommu, IommuError, Iommus, Missing, PagingDomain,
-    ReservedKind, Stream, WithoutIommu,
+    AttachmentDump, Device, Domain, DomainConfig, DomainPolicy, Iommu, IommuError, Iommus, Missing, MissingReason,
+    PagingDomain, Stream, WithoutIommu,
 };
-use crate::addr::{Iova, PhysAddr};
-use crate::pgtable::{Access, MapError, MemoryType};
+use crate::addr::Iova;
 use crate::platform::Platform;
 
 /// What became of a device that was to be configured.
-#[derive(Debug)]
 pub enum Configuration<P: Platform> {
     /// Its DMA goes through its group's domain.
     Configured(Attachment<P>),
@@ -61,10 +60,14 @@ impl<P: Platform> Iommus<P> {
     }
 
     fn configure_claimed(&self, device: &Arc<Device>) -> Result<Configuration<P>, IommuError> {
-        self.probe_if_possible(device, Context::Bind)?;
+        match self.probe_if_possible(device, Context::Bind) {
+            // An instance was taken away meanwhile: look again what is missing.
+            Ok(()) | Err(IommuError::Busy { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let (group, ports) = match self.locate(device)? {
             Ok(located) => located,
-            Err(missing) if self.may_go_without(device, &missing) => return Ok(Configuration::NoIommu),
+            Err(_) if self.may_go_without(device) => return Ok(Configuration::NoIommu),
             Err(missing) => return Ok(Configuration::Deferred(missing)),
         };
         if device.is_quarantined() {
@@ -75,14 +78,13 @@ impl<P: Platform> Iommus<P> {
         if state.owner != Owner::Drivers {
             return Err(IommuError::GroupOwned { device: device.name().into() });
         }
-        self.choose_domain(&mut state, device, &ports)?;
+        self.check_current(device, &group, &ports)?;
+        choose_domain(&mut state, device, &ports)?;
         let domain = state.domain.clone();
-        let streams = state.attach(ports)?;
-        // An instance that was taken away meanwhile has evicted what was attached by then, and must not keep the rest.
-        if let Err(error) = self.check_ready(device, &instances) {
-            let _ = state.detach(&streams);
-            return Err(error);
-        }
+        let mut direct = DirectMappings::new(&domain);
+        direct.add(device)?;
+        let streams = state.attach(device, ports)?;
+        direct.keep();
         drop(state);
         let streams = streams.into_iter().zip(instances).collect();
         Ok(Configuration::Configured(Attachment { device: Arc::clone(device), group, domain, streams }))
@@ -105,35 +107,32 @@ impl<P: Platform> Iommus<P> {
         }
     }
 
-    fn may_go_without(&self, device: &Device, missing: &[Missing]) -> bool {
-        use super::MissingReason::Absent;
+    /// Whether what is missing of a device's IOMMUs never came, and it may do without.
+    fn may_go_without(&self, device: &Arc<Device>) -> bool {
+        let registry = self.registry.lock();
+        let has_never_come = |missing: &Missing| missing.reason == MissingReason::Absent;
         device.without_iommu() == WithoutIommu::Allow
-            && missing.iter().all(|missing| missing.reason == Absent)
-            && self.registry.lock().has_booted
+            && registry.has_booted
+            && matches!(registry.resolve(device, Context::Bind), Ok(Err(missing)) if missing.iter().all(has_never_come))
     }
 
-    /// Gives an idle group the domain of its first device, and maps what a device needs in it.
-    fn choose_domain(&self, state: &mut Claim<'_, P>, device: &Device, ports: &[Port<P>]) -> Result<(), IommuError> {
-        if state.is_idle() {
-            state.domain = match (device.domain_policy(), ports.first()) {
-                (DomainPolicy::Translated, Some(port)) => Domain::Paging(allocate(port, &DomainConfig::default())?),
-                (DomainPolicy::Identity, _) => Domain::Identity,
-                (DomainPolicy::Blocked, _) | (_, None) => Domain::Blocked,
-            };
-        }
-        if state.domain.is_blocked() {
-            return Err(IommuError::BlockedByPolicy { device: device.name().into() });
-        }
-        check_accepted(ports.iter().map(|port| (port.stream.iommu, &port.instance)), &state.domain)?;
-        map_direct(device, &state.domain)
-    }
-
-    /// Refuses if any of the device's instances is not what it was when it was looked up, or the device is gone.
-    fn check_ready(&self, device: &Arc<Device>, instances: &[Arc<dyn Iommu<P>>]) -> Result<(), IommuError> {
-        let unchanged = self.locate(device)?.is_ok_and(|(_, ports)| {
-            ports.iter().zip(instances).all(|(port, instance)| Arc::ptr_eq(&port.instance, instance))
-        });
-        if unchanged { Ok(()) } else { Err(IommuError::Busy { device: device.name().into() }) }
+    /// Refuses if a device is in another group by now, or any of its instances is not what it was when it was looked up.
+    ///
+    /// Asked while the group is claimed, because whoever takes an instance away says so first and then waits for the claim
+    /// to detach what is attached: what is attached under the claim is either refused here or detached there.
+    pub(super) fn check_current(
+        &self,
+        device: &Arc<Device>,
+        group: &Arc<Group<P>>,
+        ports: &[Port<P>],
+    ) -> Result<(), IommuError> {
+        let is_same = |(of, now): (Arc<Group<P>>, Vec<Port<P>>)| {
+            Arc::ptr_eq(&of, group)
+                && now.len() == ports.len()
+                && now.iter().zip(ports).all(|(now, then)| Arc::ptr_eq(&now.instance, &then.instance))
+        };
+        let is_current = self.locate(device)?.is_ok_and(is_same);
+        if is_current { Ok(()) } else { Err(IommuError::Busy { device: device.name().into() }) }
     }
 
     /// Makes an address space without mappings, by the driver of the first of a device's IOMMUs.
@@ -157,39 +156,29 @@ pub(super) fn claim<'a, P: Platform>(group: &'a Group<P>, device: &Device) -> Re
     group.claim().ok_or_else(|| IommuError::Busy { device: device.name().into() })
 }
 
+/// Gives an idle group the domain that its first device's policy asks for, if the device may go through it.
+fn choose_domain<P: Platform>(state: &mut Claim<'_, P>, device: &Device, ports: &[Port<P>]) -> Result<(), IommuError> {
+    if state.is_idle() {
+        state.domain = match (device.domain_policy(), ports.first()) {
+            (DomainPolicy::Translated, Some(port)) => Domain::Paging(allocate(port, &DomainConfig::default())?),
+            (DomainPolicy::Identity, _) => Domain::Identity,
+            (DomainPolicy::Blocked, _) | (_, None) => Domain::Blocked,
+        };
+    }
+    match (device.domain_policy(), &state.domain) {
+        (DomainPolicy::Blocked, _) | (_, Domain::Blocked) => {
+            Err(IommuError::BlockedByPolicy { device: device.name().into() })
+        }
+        (DomainPolicy::Translated, Domain::Identity) => {
+            Err(IommuError::GroupUntranslated { device: device.name().into() })
+        }
+        _ => check_accepted(ports.iter().map(|port| (port.stream.iommu, &port.instance)), &state.domain),
+    }
+}
+
 fn allocate<P: Platform>(port: &Port<P>, config: &DomainConfig) -> Result<Arc<dyn PagingDomain<P>>, IommuError> {
     let allocated = Arc::clone(&port.instance).allocate_domain(config);
     allocated.map_err(|error| IommuError::Device { iommu: port.stream.iommu, error })
-}
-
-/// Maps what a device reads and writes already. What is mapped so already, for another device of the group, stays.
-pub(super) fn map_direct<P: Platform>(device: &Device, domain: &Domain<P>) -> Result<(), IommuError> {
-    let Some(paging) = domain.paging() else { return Ok(()) };
-    for region in device.reserved().iter().filter(|region| region.kind == ReservedKind::Direct) {
-        let physical = PhysAddr::new(region.start.get());
-        let mapped = paging.map(region.start, physical, region.size_bytes, Access::ReadWrite, MemoryType::WriteBack);
-        match mapped {
-            Err(MapError::Overlap { .. }) if is_direct(&**paging, region.start, region.size_bytes) => {}
-            other => other.map_err(|error| IommuError::ReservedRegion { device: device.name().into(), error })?,
-        }
-    }
-    Ok(())
-}
-
-/// Whether a whole range is mapped to the same physical addresses.
-fn is_direct<P: Platform>(domain: &dyn PagingDomain<P>, start: Iova, size_bytes: u64) -> bool {
-    let mut offset_bytes = 0;
-    while offset_bytes < size_bytes {
-        let Some(at) = start.checked_add(offset_bytes) else { return false };
-        match domain.lookup(at) {
-            Some(found) if found.physical.get() == at.get() => {
-                let rest_bytes = found.leaf_bytes().saturating_sub(at.get() & found.leaf_bytes().saturating_sub(1));
-                offset_bytes = offset_bytes.saturating_add(rest_bytes);
-            }
-            _ => return false,
-        }
-    }
-    true
 }
 
 impl<P: Platform> Attachment<P> {
@@ -223,20 +212,25 @@ impl<P: Platform> Attachment<P> {
     ///
     /// # Errors
     ///
+    /// [`IommuError::Detached`] if one of the device's IOMMUs was taken away since it was attached;
     /// [`IommuError::GroupOwned`] if other devices of the group are attached; [`IommuError::ForeignDomain`] and
     /// [`IommuError::Incompatible`] if one of the device's IOMMUs cannot use the domain. The device keeps what it had.
     /// [`IommuError::Device`] if a driver failed: then it has what it had, or aborts.
     pub fn replace(&mut self, domain: Domain<P>) -> Result<(), IommuError> {
         let mut state = claim(&self.group, &self.device)?;
-        let own: Vec<_> = self.streams.iter().map(|(stream, _)| stream).collect();
-        if !state.is_attached_exactly(&own) {
+        if !state.has(&self.device) {
+            return Err(IommuError::Detached { device: self.device.name().into() });
+        }
+        if !state.has_only(&self.device) {
             return Err(IommuError::GroupOwned { device: self.device.name().into() });
         }
-        map_direct(&self.device, &domain)?;
+        state.check_accepted(&domain)?;
+        let mut direct = DirectMappings::new(&domain);
+        direct.add(&self.device)?;
         state.replace(domain.clone())?;
-        let old = mem::replace(&mut self.domain, domain);
+        direct.keep();
         drop(state);
-        drop(old);
+        self.domain = domain;
         Ok(())
     }
 
@@ -262,10 +256,8 @@ impl<P: Platform> Attachment<P> {
 
 impl<P: Platform> Drop for Attachment<P> {
     fn drop(&mut self) {
-        let streams: Vec<_> = mem::take(&mut self.streams).into_iter().map(|(stream, _)| stream).collect();
         match self.group.claim() {
-            // A driver that fails has closed its instance.
-            Some(mut state) => _ = state.detach(&streams),
+            Some(mut state) => state.detach(&self.device),
             // The device goes on in its domain, which therefore stays, as does the claim on the device.
             None => {
                 mem::forget(self.domain.clone());
@@ -273,6 +265,16 @@ impl<P: Platform> Drop for Attachment<P> {
             }
         }
         self.device.release();
+    }
+}
+
+impl<P: Platform> fmt::Debug for Configuration<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configured(attachment) => f.debug_tuple("Configured").field(attachment).finish(),
+            Self::Deferred(missing) => f.debug_tuple("Deferred").field(missing).finish(),
+            Self::NoIommu => f.write_str("NoIommu"),
+        }
     }
 }
 

@@ -73,6 +73,16 @@ pub enum IommuError {
         /// Its name.
         device: String,
     },
+    /// The device was attached, and is not any more: one of its IOMMUs was taken away.
+    Detached {
+        /// Its name.
+        device: String,
+    },
+    /// Other devices of the group go through all of memory, which this one's policy does not allow it.
+    GroupUntranslated {
+        /// Its name.
+        device: String,
+    },
     /// The device's policy is that it does no DMA.
     BlockedByPolicy {
         /// Its name.
@@ -120,6 +130,13 @@ impl fmt::Display for IommuError {
                 write!(f, "IOMMU {iommu} is driven by {driver} and cannot use a domain made by {made_by}")
             }
             Self::AlreadyAttached { device } => write!(f, "{device} is attached already"),
+            Self::Detached { device } => {
+                write!(f, "{device} was detached when one of its IOMMUs was taken away; unbind it and bind it again")
+            }
+            Self::GroupUntranslated { device } => write!(
+                f,
+                "{device} is to be translated, and its group's other devices are not; give them one policy, or unbind them"
+            ),
             Self::BlockedByPolicy { device } => write!(f, "{device} does no DMA, by policy"),
             Self::Quarantined { device } => write!(
                 f,

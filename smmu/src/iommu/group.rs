@@ -9,12 +9,13 @@ use core::time::Duration;
 
 use lock_api::Mutex;
 
+use super::device::DeviceId;
 use super::fwspec::Phandle;
-use super::{Domain, DriverError, Iommu, IommuError, Refusal, Stream};
+use super::{Device, Domain, DriverError, Iommu, IommuError, Refusal, Stream};
 use crate::platform::Platform;
 
-/// How long another CPU is waited for that has claimed the group. It waits for hardware itself, for a second each time.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long another CPU is waited for that has claimed something. It waits for hardware itself, for a second each time.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Devices that cannot be isolated from one another.
 ///
@@ -48,8 +49,8 @@ pub(super) enum Owner {
 struct Attached<P: Platform> {
     stream: Arc<Stream>,
     instance: Arc<dyn Iommu<P>>,
-    /// How many attached devices have it.
-    users: usize,
+    /// The attached devices that have it.
+    users: Vec<DeviceId>,
 }
 
 /// A stream that is to be attached, and where.
@@ -95,94 +96,79 @@ impl<P: Platform> GroupState<P> {
         self.attached.is_empty()
     }
 
-    /// Whether these streams are attached, each by one user, and no others.
-    pub(super) fn is_attached_exactly(&self, streams: &[&Arc<Stream>]) -> bool {
-        let is_one = |attached: &Attached<P>| {
-            attached.users == 1 && streams.iter().any(|stream| Arc::ptr_eq(stream, &attached.stream))
-        };
-        self.attached.len() == streams.len() && self.attached.iter().all(is_one)
+    /// Whether a device is attached: it is not any more when one of its instances was taken away.
+    pub(super) fn has(&self, user: &Device) -> bool {
+        self.attached.iter().any(|attached| attached.users.contains(&user.id()))
     }
 
-    /// Attaches streams to the group's domain, or none of them. Those that are attached already have one user more.
-    pub(super) fn attach(&mut self, ports: Vec<Port<P>>) -> Result<Vec<Arc<Stream>>, IommuError> {
-        let mut streams = Vec::with_capacity(ports.len());
-        for port in ports {
-            match self.attach_one(port) {
-                Ok(stream) => streams.push(stream),
-                Err(error) => {
-                    let _ = self.detach(&streams);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(streams)
+    /// Whether no other device is attached.
+    pub(super) fn has_only(&self, user: &Device) -> bool {
+        self.attached.iter().all(|attached| attached.users == [user.id()])
     }
 
-    fn attach_one(&mut self, port: Port<P>) -> Result<Arc<Stream>, IommuError> {
+    /// Refuses if an instance that a stream is attached in could not use a domain.
+    pub(super) fn check_accepted(&self, domain: &Domain<P>) -> Result<(), IommuError> {
+        check_accepted(self.attached.iter().map(|attached| (attached.stream.iommu, &attached.instance)), domain)
+    }
+
+    /// Attaches a device's streams to the group's domain, or none of them. Those that are attached already for another
+    /// device have one user more.
+    pub(super) fn attach(&mut self, user: &Device, ports: Vec<Port<P>>) -> Result<Vec<Arc<Stream>>, IommuError> {
+        let attached: Result<_, _> = ports.into_iter().map(|port| self.attach_one(user, port)).collect();
+        attached.inspect_err(|_| self.detach(user))
+    }
+
+    fn attach_one(&mut self, user: &Device, port: Port<P>) -> Result<Arc<Stream>, IommuError> {
         let Port { stream, instance } = port;
         let is_same =
             |attached: &&mut Attached<P>| (attached.stream.iommu, attached.stream.id) == (stream.iommu, stream.id);
         if let Some(attached) = self.attached.iter_mut().find(is_same) {
-            attached.users = attached.users.saturating_add(1);
+            attached.users.push(user.id());
             return Ok(Arc::clone(&attached.stream));
         }
         let stream = Arc::new(stream);
         let moved = Arc::clone(&instance).set_domain(&stream, &Domain::Blocked, &self.domain);
         moved.map_err(|error| IommuError::Device { iommu: stream.iommu, error })?;
-        self.attached.push(Attached { stream: Arc::clone(&stream), instance, users: 1 });
+        let users = [user.id()].into();
+        self.attached.push(Attached { stream: Arc::clone(&stream), instance, users });
         Ok(stream)
     }
 
-    /// Takes back one use of each stream; those that have none left abort. What was evicted in between is passed over. All
-    /// are gone through whatever happens; the first error is the one that is returned.
-    pub(super) fn detach(&mut self, streams: &[Arc<Stream>]) -> Result<(), IommuError> {
-        let mut result = Ok(());
-        for stream in streams.iter().rev() {
-            let Some(index) = self.attached.iter().position(|attached| Arc::ptr_eq(&attached.stream, stream)) else {
-                continue;
-            };
-            if let Some(attached) = self.attached.get_mut(index)
-                && attached.users > 1
-            {
-                attached.users = attached.users.saturating_sub(1);
-                continue;
+    /// Detaches a device. Those of its streams that no other device has abort; a driver that fails at that has closed its
+    /// instance.
+    pub(super) fn detach(&mut self, user: &Device) {
+        for index in (0..self.attached.len()).rev() {
+            let Some(attached) = self.attached.get_mut(index) else { continue };
+            let had = attached.users.len();
+            attached.users.retain(|&id| id != user.id());
+            if attached.users.is_empty() && had != 0 {
+                let Attached { stream, instance, .. } = self.attached.remove(index);
+                let _ = instance.set_domain(&stream, &self.domain, &Domain::Blocked);
             }
-            result = result.and(self.block(index));
         }
-        result
     }
 
-    /// Makes the streams that `leaves` names abort, whoever uses them.
-    pub(super) fn evict(&mut self, leaves: impl Fn(&Stream) -> bool) -> Result<(), IommuError> {
-        let mut result = Ok(());
-        while let Some(index) = self.attached.iter().rposition(|attached| leaves(&attached.stream)) {
-            result = result.and(self.block(index));
-        }
-        result
-    }
-
-    fn block(&mut self, index: usize) -> Result<(), IommuError> {
-        let Attached { stream, instance, .. } = self.attached.remove(index);
-        let moved = instance.set_domain(&stream, &self.domain, &Domain::Blocked);
-        moved.map_err(|error| IommuError::Device { iommu: stream.iommu, error })
-    }
-
-    /// Moves all attached streams to another domain, or none of them.
+    /// Moves all attached streams to another domain that their instances [accept](Self::check_accepted), or none of them.
     pub(super) fn replace(&mut self, to: Domain<P>) -> Result<(), IommuError> {
-        let instances = self.attached.iter().map(|attached| (attached.stream.iommu, &attached.instance));
-        check_accepted(instances, &to)?;
+        if to == self.domain {
+            return Ok(());
+        }
         for index in 0..self.attached.len() {
             if let Err((iommu, error)) = self.move_one(index, &self.domain, &to) {
-                // Back to what they had. One that does not go aborts, or its instance was closed.
-                for moved in (0..index).rev() {
-                    let _ = self.move_one(moved, &to, &self.domain);
-                }
+                (0..index).rev().for_each(|moved| self.move_back(moved, &to));
                 return Err(IommuError::Device { iommu, error });
             }
         }
         self.domain = to;
         self.shared = None;
         Ok(())
+    }
+
+    /// Has a stream go through what it had before, or through nothing: not through a domain that nobody keeps for it.
+    fn move_back(&self, index: usize, from: &Domain<P>) {
+        if self.move_one(index, from, &self.domain).is_err() {
+            let _ = self.move_one(index, from, &Domain::Blocked);
+        }
     }
 
     fn move_one(&self, index: usize, from: &Domain<P>, to: &Domain<P>) -> Result<(), (Phandle, DriverError)> {

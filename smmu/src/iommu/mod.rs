@@ -9,7 +9,8 @@
 //!
 //! The core's locks are leaves: nobody takes one while holding another, and none is held while a driver is called or
 //! hardware is waited for. What takes longer is claimed by a flag instead: a device by whoever attaches it, a group by whoever
-//! changes what it goes through, in this order. Faults are attributed under the registry's lock alone.
+//! changes what it goes through, in this order; what brings a device together with its instances, or parts them, has it in
+//! hand in the registry and claims its group within. Faults are attributed under the registry's lock alone.
 
 mod attachment;
 mod binding;
@@ -24,6 +25,7 @@ mod fault_counts;
 mod fault_handler;
 pub mod fwspec;
 mod group;
+mod leaving;
 mod ownership;
 mod probe;
 mod registry;

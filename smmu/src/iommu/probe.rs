@@ -3,6 +3,7 @@
 //! A device is made known to all of its IOMMUs at once, by the one call that finds them all usable: the registration of the
 //! last of them, or the addition of the device.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -10,7 +11,7 @@ use alloc::vec::Vec;
 use super::device::DeviceId;
 use super::fwspec::Phandle;
 use super::group::{Group, Port};
-use super::registry::{Context, Instance, Probe, Registry, Resolved};
+use super::registry::{Context, Instance, Probe, Record, Registry, Resolved};
 use super::{Device, Iommu, IommuError, Iommus, Missing};
 use crate::platform::Platform;
 
@@ -28,7 +29,7 @@ pub struct Registration {
 pub struct Unready {
     /// The device.
     pub device: Arc<Device>,
-    /// What it waits for, or what failed. Nothing, if binding it may succeed.
+    /// What it waits for, or what failed.
     pub reason: Result<Vec<Missing>, IommuError>,
 }
 
@@ -41,17 +42,13 @@ impl<P: Platform> Iommus<P> {
     ///
     /// [`IommuError::AlreadyRegistered`].
     pub fn register<I: Iommu<P>>(&self, iommu: Phandle, instance: Arc<I>) -> Result<Registration, IommuError> {
-        {
-            let mut registry = self.registry.lock();
-            if let Some(Instance::Registering(_) | Instance::Ready(_)) = registry.instances.get(&iommu) {
-                return Err(IommuError::AlreadyRegistered { iommu });
-            }
-            registry.instances.insert(iommu, Instance::Registering(instance));
-        }
+        self.registry.lock().enter(iommu, Instance::Registering(instance))?;
         let mut registration = Registration::default();
         while let Some(device) = self.next_or_ready(iommu, &registration.refused) {
             match self.probe_claimed(&device, Context::Walk(iommu)) {
                 Ok(()) => registration.probed.push(device),
+                // Another of its instances was taken away. It waits for that one, or is tried again if it is back.
+                Err(IommuError::Busy { .. }) => {}
                 Err(error) => registration.refused.push((device, error)),
             }
         }
@@ -64,38 +61,7 @@ impl<P: Platform> Iommus<P> {
     ///
     /// [`IommuError::AlreadyRegistered`] if it is there.
     pub fn fail(&self, iommu: Phandle, reason: String) -> Result<(), IommuError> {
-        let mut registry = self.registry.lock();
-        if let Some(Instance::Registering(_) | Instance::Ready(_)) = registry.instances.get(&iommu) {
-            return Err(IommuError::AlreadyRegistered { iommu });
-        }
-        registry.instances.insert(iommu, Instance::Failed(reason));
-        Ok(())
-    }
-
-    /// Takes an instance away. The devices behind it abort from here on, in all of their IOMMUs, and wait for it to come
-    /// back; they are returned, for their drivers to be unbound.
-    ///
-    /// # Errors
-    ///
-    /// [`IommuError::NotRegistered`]; [`IommuError::Busy`] if another CPU does not let go of a device's group. Errors of
-    /// drivers are not returned: an instance that does not let go of a stream is closed by its driver.
-    pub fn unregister(&self, iommu: Phandle) -> Result<Vec<Arc<Device>>, IommuError> {
-        let (instances, devices) = {
-            let mut registry = self.registry.lock();
-            if !matches!(registry.instances.get(&iommu), Some(Instance::Ready(_))) {
-                return Err(IommuError::NotRegistered { iommu });
-            }
-            let instances = registry.present_instances();
-            registry.instances.insert(iommu, Instance::Gone);
-            (instances, registry.orphan(iommu))
-        };
-        for (device, group) in &devices {
-            let mut state = group.claim().ok_or_else(|| IommuError::Busy { device: device.name().into() })?;
-            let _ = state.evict(|stream| device.fwspec().contains(stream.iommu, stream.id));
-            drop(state);
-            release(device, &instances);
-        }
-        Ok(devices.into_iter().map(|(device, _)| device).collect())
+        self.registry.lock().enter(iommu, Instance::Failed(reason)).map(drop)
     }
 
     /// Says that all instances that firmware describes have been registered or have failed: what is missing by now will stay
@@ -103,17 +69,25 @@ impl<P: Platform> Iommus<P> {
     ///
     /// Returns the devices that cannot be bound, with the reason.
     pub fn finish_boot(&self) -> Vec<Unready> {
-        let mut registry = self.registry.lock();
-        registry.has_booted = true;
-        let unready = |device: &Arc<Device>| {
-            let reason = match registry.resolve(device, Context::Bind) {
-                Ok(Ok(_)) => return None,
-                Ok(Err(missing)) => Ok(missing),
-                Err(error) => Err(error),
-            };
-            Some(Unready { device: Arc::clone(device), reason })
+        let devices: Vec<_> = {
+            let mut registry = self.registry.lock();
+            registry.has_booted = true;
+            registry.devices.values().map(|record| Arc::clone(&record.device)).collect()
         };
-        registry.devices.values().filter_map(|record| unready(&record.device)).collect()
+        devices.into_iter().filter_map(|device| self.unready(device)).collect()
+    }
+
+    /// Why a device cannot be bound, if it cannot. One that its IOMMUs refused is offered to them once more.
+    fn unready(&self, device: Arc<Device>) -> Option<Unready> {
+        let probed = self.probe_if_possible(&device, Context::Bind);
+        let resolved = probed.and_then(|()| self.registry.lock().resolve(&device, Context::Bind));
+        let reason = match resolved {
+            // Bound, or bindable; or removed meanwhile.
+            Ok(Ok(_)) | Err(IommuError::UnknownDevice { .. }) => return None,
+            Ok(Err(missing)) => Ok(missing),
+            Err(error) => Err(error),
+        };
+        Some(Unready { device, reason })
     }
 
     /// The next device that waits for the instance alone, claimed; or the instance is ready, if there is none. Nothing can
@@ -165,17 +139,16 @@ impl<P: Platform> Iommus<P> {
             }
         };
         let joined = self.registry.lock().join(self.platform, device, context, &ports);
-        joined.inspect_err(|_| release_ports(&ports))
-    }
-
-    /// The reverse of probing.
-    pub(super) fn release(&self, device: &Device) {
-        let instances = self.registry.lock().present_instances();
-        release(device, &instances);
+        joined.inspect_err(|_| {
+            release_ports(&ports);
+            // Not before: whoever probes it next must not be released by this.
+            self.registry.lock().settle(device, Probe::Waiting);
+        })
     }
 }
 
-type Instances<P> = Vec<(Phandle, Arc<dyn Iommu<P>>)>;
+/// The instances that there are, ready or not.
+pub(super) type Instances<P> = Vec<(Phandle, Arc<dyn Iommu<P>>)>;
 
 /// Has every instance look at its streams, or undoes what was done.
 fn probe_all<P: Platform>(device: &Device, mut ports: Vec<Port<P>>) -> Result<Vec<Port<P>>, IommuError> {
@@ -197,7 +170,8 @@ fn release_ports<P: Platform>(ports: &[Port<P>]) {
     ports.iter().rev().for_each(|port| port.instance.release(port.stream.id));
 }
 
-fn release<P: Platform>(device: &Device, instances: &Instances<P>) {
+/// The reverse of probing.
+pub(super) fn release<P: Platform>(device: &Device, instances: &Instances<P>) {
     for entry in device.fwspec().entries().iter().rev() {
         if let Some((_, instance)) = instances.iter().find(|(iommu, _)| *iommu == entry.iommu) {
             instance.release(entry.stream_id);
@@ -206,9 +180,22 @@ fn release<P: Platform>(device: &Device, instances: &Instances<P>) {
 }
 
 impl<P: Platform> Registry<P> {
-    fn present_instances(&self) -> Instances<P> {
+    /// Gives an instance its first state, unless it is there already. Returns what it had before, to be dropped by whoever
+    /// does not hold the registry.
+    fn enter(&mut self, iommu: Phandle, instance: Instance<P>) -> Result<Option<Instance<P>>, IommuError> {
+        match self.instances.get(&iommu) {
+            Some(Instance::Registering(_) | Instance::Ready(_) | Instance::Leaving(_)) => {
+                Err(IommuError::AlreadyRegistered { iommu })
+            }
+            Some(Instance::Failed(_) | Instance::Gone) | None => Ok(self.instances.insert(iommu, instance)),
+        }
+    }
+
+    pub(super) fn present_instances(&self) -> Instances<P> {
         let present = |(iommu, instance): (&Phandle, &Instance<P>)| match instance {
-            Instance::Registering(instance) | Instance::Ready(instance) => Some((*iommu, Arc::clone(instance))),
+            Instance::Registering(instance) | Instance::Ready(instance) | Instance::Leaving(instance) => {
+                Some((*iommu, Arc::clone(instance)))
+            }
             Instance::Failed(_) | Instance::Gone => None,
         };
         self.instances.iter().filter_map(present).collect()
@@ -232,27 +219,13 @@ impl<P: Platform> Registry<P> {
         }
     }
 
-    fn settle(&mut self, device: &Device, state: Probe<P>) {
+    pub(super) fn settle(&mut self, device: &Device, state: Probe<P>) {
         if let Ok(record) = self.record(device) {
             record.state = state;
         }
     }
 
-    /// Makes the devices behind an instance wait again. Returns them with the groups that they were in.
-    fn orphan(&mut self, iommu: Phandle) -> Vec<(Arc<Device>, Arc<Group<P>>)> {
-        let mut orphans = Vec::new();
-        for record in self.devices.values_mut() {
-            if record.device.fwspec().iommus().any(|named| named == iommu)
-                && let Probe::Done(group) = &record.state
-            {
-                orphans.push((Arc::clone(&record.device), Arc::clone(group)));
-                record.state = Probe::Waiting;
-            }
-        }
-        orphans
-    }
-
-    /// Puts a device that its instances know into its group, and so ends its probe.
+    /// Puts a device that its instances know into its group, and so ends its probe; or changes nothing.
     fn join(
         &mut self,
         platform: &'static P,
@@ -260,22 +233,14 @@ impl<P: Platform> Registry<P> {
         context: Context,
         ports: &[Port<P>],
     ) -> Result<(), IommuError> {
-        let found = self.check_unchanged(device, context, ports).and_then(|()| self.group_of(device));
-        let state = match &found {
-            Ok(group) => Probe::Done(group.clone().unwrap_or_else(|| Group::new(platform))),
-            Err(_) => Probe::Waiting,
-        };
-        self.settle(device, state);
-        found.map(|_| ())
+        self.check_unchanged(device, context, ports)?;
+        let group = self.group_of(device)?.unwrap_or_else(|| Group::new(platform));
+        self.settle(device, Probe::Done(group));
+        Ok(())
     }
 
     /// Refuses if any of the instances is not the one it was.
-    pub(super) fn check_unchanged(
-        &self,
-        device: &Arc<Device>,
-        context: Context,
-        ports: &[Port<P>],
-    ) -> Result<(), IommuError> {
+    fn check_unchanged(&self, device: &Arc<Device>, context: Context, ports: &[Port<P>]) -> Result<(), IommuError> {
         let same = |now: Resolved<P>| {
             now.is_ok_and(|now| {
                 now.len() == ports.len()
@@ -289,14 +254,11 @@ impl<P: Platform> Registry<P> {
         }
     }
 
-    /// The group that a device belongs to by its StreamIDs and its place on the bus, if there is one yet.
+    /// The group that a device belongs to by its StreamIDs and its place on the bus, if there is one yet. Devices that wait
+    /// for their IOMMUs link others all the same: they can use the StreamIDs that they have.
     fn group_of(&self, device: &Arc<Device>) -> Result<Option<Arc<Group<P>>>, IommuError> {
-        let by_stream = device.fwspec().entries().iter();
-        let by_stream = by_stream.filter_map(|entry| self.streams.get(&(entry.iommu, entry.stream_id)));
-        let by_stream = by_stream.flat_map(|owners| owners.devices.iter()).map(|other| other.id());
-        let by_bus = self.devices.get(&device.id()).into_iter().flat_map(|record| record.inseparable.iter().copied());
         let mut found: Option<(&Arc<Device>, &Arc<Group<P>>)> = None;
-        for other in by_stream.chain(by_bus).filter_map(|id| self.devices.get(&id)) {
+        for other in self.linked(device) {
             let Probe::Done(group) = &other.state else { continue };
             match found {
                 Some((first, known)) if !Arc::ptr_eq(known, group) => {
@@ -307,5 +269,18 @@ impl<P: Platform> Registry<P> {
             }
         }
         Ok(found.map(|(_, group)| Arc::clone(group)))
+    }
+
+    /// All devices that cannot be isolated from one, or from one that cannot be isolated from it, and so on.
+    fn linked(&self, device: &Device) -> impl Iterator<Item = &Record<P>> {
+        let mut linked = BTreeSet::from([device.id()]);
+        let mut unseen = Vec::from([device.id()]);
+        while let Some(record) = unseen.pop().and_then(|id| self.devices.get(&id)) {
+            let streams = record.device.fwspec().entries().iter();
+            let owners = streams.filter_map(|entry| self.streams.get(&(entry.iommu, entry.stream_id)));
+            let sharing = owners.flat_map(|owners| owners.devices.iter()).map(|other| other.id());
+            unseen.extend(sharing.chain(record.inseparable.iter().copied()).filter(|&id| linked.insert(id)));
+        }
+        linked.into_iter().filter_map(|id| self.devices.get(&id))
     }
 }

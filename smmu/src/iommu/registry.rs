@@ -48,6 +48,8 @@ pub(super) enum Instance<P: Platform> {
     Registering(Arc<dyn Iommu<P>>),
     /// Anybody may use it.
     Ready(Arc<dyn Iommu<P>>),
+    /// The devices behind it are being detached. Nobody may begin to use it.
+    Leaving(Arc<dyn Iommu<P>>),
     /// It will not come.
     Failed(String),
     /// It was there, and may come back.
@@ -66,7 +68,7 @@ pub(super) struct Record<P: Platform> {
 pub(super) enum Probe<P: Platform> {
     /// Some of its IOMMUs are missing, or one refused it. There is nothing of it but its description.
     Waiting,
-    /// Some CPU has it in hand.
+    /// Some CPU has it in hand: to have its IOMMUs know of it, or forget it.
     Probing,
     /// All of its IOMMUs know of it.
     Done(Arc<Group<P>>),
@@ -142,25 +144,6 @@ impl<P: Platform> Iommus<P> {
         Ok(device)
     }
 
-    /// Makes a device unknown: it was unplugged. It may be added again as a new one.
-    ///
-    /// # Errors
-    ///
-    /// [`IommuError::AlreadyAttached`] if a driver is still bound to it, [`IommuError::Busy`] if it is being configured, and
-    /// [`IommuError::UnknownDevice`]; nothing has changed then.
-    pub fn remove_device(&self, device: &Arc<Device>) -> Result<(), IommuError> {
-        // So that nobody attaches it any more.
-        if !device.claim() {
-            return Err(IommuError::AlreadyAttached { device: device.name().into() });
-        }
-        let removed = self.registry.lock().remove(device);
-        device.release();
-        if matches!(removed?.state, Probe::Done(_)) {
-            self.release(device);
-        }
-        Ok(())
-    }
-
     /// How many events came from streams that no device has, and which.
     #[must_use]
     pub fn strangers(&self) -> &FaultCounts {
@@ -221,10 +204,8 @@ impl<P: Platform> Registry<P> {
         Ok(device)
     }
 
-    fn remove(&mut self, device: &Arc<Device>) -> Result<Record<P>, IommuError> {
-        if matches!(self.record(device)?.state, Probe::Probing) {
-            return Err(IommuError::Busy { device: device.name().into() });
-        }
+    /// Forgets a device. Returns what there was of it, to be dropped by whoever does not hold the registry.
+    pub(super) fn remove(&mut self, device: &Arc<Device>) -> Option<Record<P>> {
         let record = self.devices.remove(&device.id());
         for entry in device.fwspec().entries() {
             let key = (entry.iommu, entry.stream_id);
@@ -238,7 +219,7 @@ impl<P: Platform> Registry<P> {
         for other in self.devices.values_mut() {
             other.inseparable.retain(|&id| id != device.id());
         }
-        record.ok_or_else(|| IommuError::UnknownDevice { device: device.name().into() })
+        record
     }
 
     /// The record of a device.
@@ -287,7 +268,7 @@ impl<P: Platform> Registry<P> {
             Some(Instance::Registering(instance)) if context == Context::Walk(iommu) => Ok(Ok(instance)),
             Some(Instance::Registering(_)) => Ok(Err(MissingReason::Registering)),
             Some(Instance::Failed(reason)) => Err(IommuError::InstanceFailed { iommu, reason: reason.clone() }),
-            Some(Instance::Gone) => Ok(Err(MissingReason::Gone)),
+            Some(Instance::Leaving(_) | Instance::Gone) => Ok(Err(MissingReason::Gone)),
             None => Ok(Err(MissingReason::Absent)),
         }
     }

@@ -1,6 +1,7 @@
 //! I/O virtual addresses.
 
 use alloc::collections::BTreeSet;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use proptest::prelude::*;
@@ -8,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::arch::attributes::Granule;
 use crate::dma::iova::{IovaAllocator, IovaRange};
+use crate::iommu::{ReservedKind, ReservedRegion};
 use crate::testing::tries;
 
 fn allocator(limit: u64) -> IovaAllocator<TestPlatform> {
@@ -42,6 +44,46 @@ fn the_domains_own_limit_holds_as_well() {
     let whole = (1 << 36) - 1;
     assert_eq!(dma.space.addresses.allocate(whole + 1, u64::MAX), Err(DmaError::OutOfAddresses { pages: whole + 1 }));
     dma.space.addresses.allocate(whole, u64::MAX).unwrap();
+}
+
+#[test]
+fn what_is_withheld_while_somebody_has_it_is_not_handed_out_again() {
+    let addresses = allocator(0x8000);
+    let [before, held, after] = [1, 3, 1].map(|pages| addresses.allocate(pages, u64::MAX).unwrap());
+    // The middle one of the three, to the byte.
+    addresses.withhold(Iova::new(0x3fff), 1);
+    [before, held, after].into_iter().for_each(|range| addresses.free(range));
+    let rest: Vec<u64> = core::iter::from_fn(|| addresses.allocate(1, u64::MAX).ok()).flat_map(pages).collect();
+    assert_eq!(rest, [1, 2, 4, 5, 6, 7]);
+}
+
+#[test]
+fn r39_what_is_reserved_for_any_device_of_the_group_is_not_handed_out() {
+    let platform = TestPlatform::leaked();
+    let fake = FakeSmmu::new(platform, "A");
+    let iommus = Iommus::new(platform);
+    let phandle = Phandle::new(1);
+    iommus.register(phandle, Arc::new(bring_up(platform, &fake).unwrap())).unwrap();
+    let mut fwspec = Fwspec::new();
+    fwspec.push(phandle, StreamId::new(0x11));
+    let reserved = |page: u64, kind| ReservedRegion { start: Iova::new(page * 4096), size_bytes: 4096, kind };
+    let dma = |reserved| {
+        let description = DeviceDescription { reserved, ..DeviceDescription::new("device", fwspec.clone()) };
+        let device = iommus.add_device(description).unwrap();
+        let Ok(Configuration::Configured(attachment)) = iommus.configure(&device) else { panic!("not configured") };
+        Dma::new(platform, attachment, 0x9000).unwrap()
+    };
+    let first = dma(vec![reserved(1, ReservedKind::Direct), reserved(3, ReservedKind::Hole)]);
+    let page = |dma: &Dma<TestPlatform>| dma.allocate_coherent(4096).map(|buffer| (buffer.iova().get() / 4096, buffer));
+    let (at, buffer) = page(&first).unwrap();
+    assert_eq!(at, 2);
+    let second = dma(vec![reserved(2, ReservedKind::Hole), reserved(6, ReservedKind::Direct)]);
+    drop(buffer);
+    let pages: Vec<_> = core::iter::from_fn(|| page(&second).ok()).collect();
+    assert_eq!(pages.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [4, 5, 7, 8]);
+    assert_eq!(physical(&second, Iova::new(0x1000), 8), Some(PhysAddr::new(0x1008)));
+    assert_eq!(physical(&first, Iova::new(0x6000), 8), Some(PhysAddr::new(0x6008)));
+    assert_eq!(physical(&first, Iova::new(0x3000), 0), None);
 }
 
 proptest! {

@@ -102,3 +102,21 @@ fn the_owner_hears_of_every_fault_and_may_ask_back() {
     system.iommus.attribute(A, write_by(0x11));
     assert_eq!(owner.1.load(Ordering::Relaxed), 40);
 }
+
+#[test]
+fn all_that_share_a_stream_id_are_suspects() {
+    let system = System::new().registered();
+    let [first, second] = ["first", "second"].map(|name| system.add(name, &[(A, 0x11)]).unwrap());
+    let heard = Arc::new(AtomicU64::new(0));
+    for device in [&first, &second] {
+        let heard = Arc::clone(&heard);
+        device.on_fault(Some(Arc::new(move |_: &FaultReport| _ = heard.fetch_add(1, Ordering::Relaxed))));
+    }
+    let report = system.iommus.attribute(A, write_by(0x11));
+    assert_eq!(names(report.suspects()), ["first", "second"]);
+    assert!(report.to_string().starts_with("first or second (same StreamID), stream 0x11: F_TRANSLATION"), "{report}");
+    assert_eq!((first.faults(), second.faults(), heard.load(Ordering::Relaxed)), (1, 1, 2));
+    system.iommus.remove_device(&first).unwrap();
+    assert_eq!(names(system.iommus.attribute(A, write_by(0x11)).suspects()), ["second"]);
+    assert_eq!(names(report.suspects()), ["first", "second"], "what was reported stays");
+}
