@@ -217,6 +217,7 @@ impl<P: Platform> Drop for Smmu<P> {
             // Off already, and maybe without power; or without queues, and the tables are the next owner's.
             Phase::Suspended | Phase::ClosedAsleep | Phase::HandedOver => {}
             Phase::Running | Phase::Changing | Phase::Closed => {
+                self.commands.settle_messages(&self.control, &self.errors);
                 if bring_up::stop(&self.control).is_err() {
                     // It may still read them: memory that hardware reaches is not given back.
                     self.keep_memory();

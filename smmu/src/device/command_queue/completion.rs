@@ -96,7 +96,7 @@ impl<P: Platform> Signal<P> {
         self.messages.as_ref().map_or(0, DmaMemory::size_bytes)
     }
 
-    /// Never gives the memory back: the SMMU may still write to it.
+    /// Never gives the words back: the SMMU may still write to them.
     pub(super) fn keep(&self) {
         if let Some(words) = &self.messages {
             words.keep();

@@ -35,7 +35,7 @@ use self::completion::Signal;
 use self::gate::Gate;
 use self::refusal::{Refusals, Verdict};
 use self::reservation::Reservations;
-use super::control::Control;
+use super::control::{Control, wait_until};
 use super::global_error::GlobalErrors;
 use super::ring::Ring;
 use super::{DeviceError, Features, queue_base};
@@ -103,6 +103,21 @@ impl<P: Platform> CommandQueue<P> {
     pub(super) fn keep(&self) {
         self.memory.keep();
         self.signal.keep();
+    }
+
+    /// Waits for the last message, or never gives the words back that messages go to: one may be on its way when its CMD_SYNC has
+    /// long been consumed, and even when the queue is off. A later CMD_SYNC that is complete tells that it is not (IHI 0070,
+    /// 4.7.3), and this one is complete when its own message is there.
+    pub(super) fn settle_messages(&self, control: &Control<P>, errors: &GlobalErrors<P>) {
+        let has_come = || {
+            self.run(control, errors, []).ok()?;
+            let end = self.reservations.published();
+            let slot = self.slot(end.wrapping_sub(1));
+            wait_until(control.platform(), || self.signal.has_come(control.platform(), slot, end).then_some(())).ok()
+        };
+        if self.signal.is_message() && has_come().is_none() {
+            self.signal.keep();
+        }
     }
 
     /// Where the queue is.

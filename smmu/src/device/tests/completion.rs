@@ -127,6 +127,20 @@ fn a_message_that_gets_lost_costs_time_and_nothing_else() {
     }
 }
 
+/// What hardware may still write to is nobody else's, even when the SMMU is off.
+#[test]
+fn words_that_a_message_may_be_on_its_way_to_are_not_given_back() {
+    for (loses, kept) in [(false, 0), (true, 1)] {
+        let (platform, fake, smmu) = slow(MSI, 3);
+        if loses {
+            fake.lose_messages();
+        }
+        smmu.run([command()]).unwrap();
+        drop(smmu);
+        assert_eq!((platform.blocks(), fake.get(CR0ACK)), (kept, 0));
+    }
+}
+
 /// Lets the next CMD_SYNC behind a CMD_ATC_INV fail, `times` times each.
 fn disobey(fake: &FakeSmmu, times: u32) {
     let mut failures = 0;
