@@ -14,6 +14,7 @@ use qemu::gdb::Stub;
 use qemu::machine::{ExceptionLevel, Gic, Iommu, Machine, Stage};
 use qemu::run::DEFAULT_TIMEOUT;
 use qemu::scenario::{SCENARIOS, Scenario};
+use qemu::two_smmus;
 
 /// Those CPU models of QEMU's board `virt` that start and never come to the kernel's first instruction.
 const CPUS_OF_32_BITS: [&str; 2] = ["cortex-a7", "cortex-a15"];
@@ -131,13 +132,20 @@ impl Arguments {
             GicArgument::V3 => Gic::V3,
         };
         machine.start = if self.el2 { ExceptionLevel::El2 } else { ExceptionLevel::El1 };
-        machine.iommu = match self.stage {
-            None => Iommu::SmmuV3,
-            Some(StageArgument::One) => Iommu::SmmuV3Stage(Stage::One),
-            Some(StageArgument::Two) => Iommu::SmmuV3Stage(Stage::Two),
-            Some(StageArgument::Nested) => Iommu::SmmuV3Stage(Stage::Nested),
+        let stage = self.stage.map(|stage| match stage {
+            StageArgument::One => Stage::One,
+            StageArgument::Two => Stage::Two,
+            StageArgument::Nested => Stage::Nested,
+        });
+        machine.iommu = match (machine.iommu, stage) {
+            (iommu, None) => iommu,
+            (Iommu::TwoSmmuV3(_), Some(stage)) => Iommu::TwoSmmuV3([stage; 2]),
+            (_, Some(stage)) => Iommu::SmmuV3Stage(stage),
         };
-        machine.extra_arguments.clone_from(&self.extra);
+        if let Iommu::TwoSmmuV3(_) = machine.iommu {
+            machine.device_tree = Some(two_smmus::tree_path());
+        }
+        machine.extra_arguments.extend(self.extra.iter().cloned());
         machine
     }
 

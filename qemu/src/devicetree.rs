@@ -14,9 +14,9 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node as _, Property as _, ToPropertyValue};
 
 use crate::device::escaped;
-use crate::machine::Machine;
+use crate::machine::{Iommu, Machine};
 use crate::program::Qemu;
-use crate::workspace;
+use crate::{two_smmus, workspace};
 
 /// A device tree that can be edited. Nodes are named by their full path, such as `/smmuv3@9050000`.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ pub enum TreeError {
 }
 
 impl Tree {
-    /// The tree that `qemu` makes for `machine`. Nothing is started.
+    /// The tree that `qemu` makes for `machine`, completed where that does not describe all of it. Nothing is started.
     ///
     /// # Errors
     ///
@@ -82,7 +82,11 @@ impl Tree {
         if !output.status.success() || !file.is_file() {
             return Err(TreeError::Dump { message: String::from_utf8_lossy(&output.stderr).trim().to_owned() });
         }
-        Self::parse(&fs::read(&file).map_err(|error| in_file(&file, error))?)
+        let mut tree = Self::parse(&fs::read(&file).map_err(|error| in_file(&file, error))?)?;
+        if let Iommu::TwoSmmuV3(_) = machine.iommu {
+            two_smmus::complete(&mut tree)?;
+        }
+        Ok(tree)
     }
 
     /// The tree in flattened form in `bytes`.
@@ -179,21 +183,55 @@ impl Tree {
         Ok(format!("{}/{name}", parent.trim_end_matches('/')))
     }
 
+    /// Adds a node called `name` with the properties of the node `path`, not its children, beside it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node, or the name is not possible.
+    pub fn copy_node(&mut self, path: &str, name: &str) -> Result<(), TreeError> {
+        let properties: Vec<DeviceTreeProperty> = self.node(path)?.properties_mut().map(|it| it.clone()).collect();
+        let copy = self.add_node(parent(path).unwrap_or("/"), name)?;
+        let copy = self.node(&copy)?;
+        properties.into_iter().for_each(|property| copy.add_property(property));
+        Ok(())
+    }
+
     /// Takes the node `path`, and all below it, out of the tree.
     ///
     /// # Errors
     ///
     /// If there is no such node.
     pub fn remove_node(&mut self, path: &str) -> Result<(), TreeError> {
+        self.take_node(path).map(drop)
+    }
+
+    /// Puts the node `path`, and all below it, behind its siblings.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node.
+    pub fn move_to_end(&mut self, path: &str) -> Result<(), TreeError> {
+        let (parent, node) = self.take_node(path)?;
+        self.node(&parent)?.add_child(node);
+        Ok(())
+    }
+
+    /// The node `path`, taken out of the tree, and its parent's path.
+    fn take_node(&mut self, path: &str) -> Result<(String, DeviceTreeNode), TreeError> {
         let no_node = || TreeError::NoNode { path: path.to_owned() };
-        let (parent, name) = path.rsplit_once('/').ok_or_else(no_node)?;
-        let parent = if parent.is_empty() { "/" } else { parent };
-        self.node(parent)?.remove_child(name).map(drop).ok_or_else(no_node)
+        let parent = parent(path).ok_or_else(no_node)?;
+        let node = self.node(parent)?.remove_child(path.rsplit('/').next().unwrap_or_default());
+        Ok((parent.to_owned(), node.ok_or_else(no_node)?))
     }
 
     fn node(&mut self, path: &str) -> Result<&mut DeviceTreeNode, TreeError> {
         self.0.find_node_mut(path).ok_or_else(|| TreeError::NoNode { path: path.to_owned() })
     }
+}
+
+/// The path of the parent of the node `path`.
+fn parent(path: &str) -> Option<&str> {
+    path.rsplit_once('/').map(|(parent, _)| if parent.is_empty() { "/" } else { parent })
 }
 
 fn no_property(path: &str, property: &str) -> TreeError {
@@ -254,6 +292,18 @@ mod tests {
         assert!(matches!(tree.property(SMMU, "#iommu-cells"), Err(TreeError::NoProperty { .. })));
         assert!(matches!(tree.property("/pcie/device", "reg"), Err(TreeError::NoNode { .. })));
         assert!(matches!(tree.property("/pcie", "reg"), Err(TreeError::NoProperty { .. })));
+    }
+
+    #[test]
+    fn nodes_are_copied_and_moved() {
+        let mut tree = tree();
+        tree.copy_node(SMMU, "copy").unwrap();
+        tree.set_property("/copy", "reg", 7_u32).unwrap();
+        tree.move_to_end(SMMU).unwrap();
+        let tree = reread(&tree);
+        assert_eq!(tree.compatible("arm,smmu-v3"), ["/copy", SMMU]);
+        assert_eq!(tree.cells("/copy", "reg").unwrap(), [7]);
+        assert_eq!(tree.cells(SMMU, "reg").unwrap(), [0, 0x905_0000, 0, 0x2_0000]);
     }
 
     #[test]

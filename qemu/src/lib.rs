@@ -24,4 +24,5 @@ pub mod symbols;
 pub mod terminal;
 pub mod toolchain;
 pub mod trace;
+pub mod two_smmus;
 pub mod workspace;

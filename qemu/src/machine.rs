@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::device::{Device, DeviceKind};
 use crate::program::Capabilities;
+use crate::two_smmus;
 
 /// QEMU's `virt` board in one configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,9 @@ pub enum Iommu {
     SmmuV3,
     /// An SMMUv3 with these translation stages.
     SmmuV3Stage(Stage),
+    /// Two SMMUv3 with these translation stages, one in front of `pcie.0`, one in front of `pcie.1`, which begins with bus 8 and
+    /// takes nothing but bridges. QEMU's own device tree describes the first alone: see [`two_smmus`].
+    TwoSmmuV3([Stage; 2]),
 }
 
 /// Translation stages that an SMMUv3 implements (`IDR0.S1P`, `IDR0.S2P`).
@@ -88,6 +92,8 @@ pub enum Part {
     IommuTestdev,
     /// An SMMU with these stages.
     Stage(Stage),
+    /// A second SMMU.
+    SecondSmmu,
 }
 
 impl Part {
@@ -98,6 +104,7 @@ impl Part {
             Self::Stage(Stage::One) => "stage-1",
             Self::Stage(Stage::Two) => "stage-2",
             Self::Stage(Stage::Nested) => "stage-nested",
+            Self::SecondSmmu => "second-smmu",
         }
     }
 }
@@ -107,6 +114,7 @@ impl fmt::Display for Part {
         match self {
             Self::IommuTestdev => write!(f, "the device iommu-testdev"),
             Self::Stage(stage) => write!(f, "an SMMU with stage {}", stage.name()),
+            Self::SecondSmmu => write!(f, "a second SMMU"),
         }
     }
 }
@@ -152,10 +160,13 @@ impl Machine {
         {
             missing.push(Part::Stage(stage));
         }
+        if matches!(self.iommu, Iommu::TwoSmmuV3(_)) && !capabilities.user_creatable_smmu {
+            missing.push(Part::SecondSmmu);
+        }
         missing
     }
 
-    /// This machine without the devices among `parts`. A stage cannot be left out.
+    /// This machine without the devices among `parts`. SMMUs cannot be left out.
     #[must_use]
     pub fn without(mut self, parts: &[Part]) -> Self {
         self.devices.retain(|device| !(device.kind == DeviceKind::IommuTestdev && parts.contains(&Part::IommuTestdev)));
@@ -171,13 +182,16 @@ impl Machine {
         arguments.extend(["-m".into(), format!("{}M", self.memory_mib).into()]);
         arguments.extend(["-display", "none", "-nodefaults", "-no-reboot", "-monitor", "none"].map(OsString::from));
         arguments.extend(["-semihosting-config", "enable=on,target=native"].map(OsString::from));
-        if let Iommu::SmmuV3Stage(stage) = self.iommu {
-            let stage = stage.name();
-            if capabilities.user_creatable_smmu {
-                arguments.extend(["-device".into(), format!("arm-smmuv3,primary-bus=pcie.0,stage={stage}").into()]);
-            } else if capabilities.smmu_stage_property {
-                arguments.extend(["-global".into(), format!("arm-smmuv3.stage={stage}").into()]);
+        match self.iommu {
+            Iommu::SmmuV3Stage(stage) if capabilities.user_creatable_smmu => {
+                let smmu = format!("arm-smmuv3,primary-bus=pcie.0,stage={}", stage.name());
+                arguments.extend(["-device".into(), smmu.into()]);
             }
+            Iommu::SmmuV3Stage(stage) if capabilities.smmu_stage_property => {
+                arguments.extend(["-global".into(), format!("arm-smmuv3.stage={}", stage.name()).into()]);
+            }
+            Iommu::TwoSmmuV3(stages) => arguments.extend(two_smmus::arguments(stages)),
+            Iommu::SmmuV3Stage(_) | Iommu::SmmuV3 | Iommu::None => {}
         }
         for (index, device) in self.devices.iter().enumerate() {
             arguments.extend(device.arguments(index));
@@ -267,6 +281,18 @@ mod tests {
         assert!(older.contains("-global arm-smmuv3.stage=2"));
         let oldest = line(&staged(Stage::One), &OLDEST);
         assert!(oldest.contains("-M virt,") && !oldest.contains("stage"));
+    }
+
+    #[test]
+    fn the_second_smmu_has_a_root_bus_of_its_own() {
+        let machine = Machine { iommu: Iommu::TwoSmmuV3([Stage::One, Stage::Nested]), ..Machine::default() };
+        let line = line(&machine, &Capabilities::FULL);
+        assert!(line.ends_with(
+            " -device pxb-pcie,id=pcie.1,bus_nr=8,bus=pcie.0,addr=0x1f \
+             -device arm-smmuv3,primary-bus=pcie.0,stage=1 -device arm-smmuv3,primary-bus=pcie.1,stage=nested"
+        ));
+        assert!(!line.contains("iommu=smmuv3"));
+        assert_eq!(machine.missing_parts(&OLDER), [Part::SecondSmmu]);
     }
 
     #[test]

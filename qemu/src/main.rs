@@ -7,6 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use qemu::devicetree::Tree;
 use qemu::disk::{Disk, SEEDED_BYTES};
 use qemu::kernel::Kernel;
 use qemu::locate;
@@ -86,6 +87,9 @@ fn launch(arguments: &Arguments) -> Result<u8, AnyError> {
     for part in &left_out {
         qemu::tell!("left out, because {} has no such thing: {part}", qemu.version);
     }
+    if let Some(file) = &machine.device_tree {
+        Tree::of_machine(&qemu, &machine)?.write(file)?;
+    }
 
     let mut run = prepare(arguments, &qemu, &machine, &kernel.image, &disk, &left_out);
     run.shown = true;
@@ -103,8 +107,8 @@ fn launch(arguments: &Arguments) -> Result<u8, AnyError> {
 fn machine_for(arguments: &Arguments, qemu: &Qemu, disk: &Disk) -> Result<(Machine, Vec<Part>), AnyError> {
     let machine = arguments.machine(&disk.path);
     let missing = machine.missing_parts(&qemu.capabilities);
-    match missing.iter().find(|part| matches!(part, Part::Stage(_))) {
-        Some(stage) => Err(format!("{} does not have {stage}. {}", qemu.version, locate::ADVICE).into()),
+    match missing.iter().find(|part| matches!(part, Part::Stage(_) | Part::SecondSmmu)) {
+        Some(smmu) => Err(format!("{} does not have {smmu}. {}", qemu.version, locate::ADVICE).into()),
         None => Ok((machine.without(&missing), missing)),
     }
 }

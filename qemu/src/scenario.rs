@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::Path;
 
 use crate::device::{Device, DeviceKind};
-use crate::machine::Machine;
+use crate::machine::{Iommu, Machine, Stage};
+use crate::two_smmus;
 
 /// One scenario of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub struct Scenario {
     pub reads_disk: bool,
 }
 
-/// The devices of a scenario's machine, all of them behind an SMMUv3.
+/// The devices of a scenario's machine, all of them behind an SMMUv3, or each behind one of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Devices {
     /// A disk, a source of random bytes, and two devices that do what they should not.
@@ -31,6 +32,10 @@ pub enum Devices {
     Adoption,
     /// An `edu`, an `iommu-testdev`, and another one on a bus of its own.
     Strays,
+    /// A source of random bytes, an `edu` and half of a device behind each of two SMMUs, and an `iommu-testdev` behind the second.
+    Pair,
+    /// An `edu` alone, two behind a bridge to conventional PCI, and two that are functions of one device.
+    Groups,
     /// None; and the clock goes on by a nanosecond an instruction, so that the kernel can count them.
     Counted,
 }
@@ -57,7 +62,29 @@ impl Devices {
                 Device::root_port("port1", 1),
                 Device::new(DeviceKind::IommuTestdev).on_bus("port1"),
             ],
+            Self::Pair => two_smmus::devices(),
+            Self::Groups => {
+                let other = |device: &str| Device::new(DeviceKind::Other(device.to_owned()));
+                let function = |address| other(&format!("edu,dma_mask=0xffffffffffffffff,addr={address}"));
+                vec![
+                    Device::new(DeviceKind::Edu).in_slot(2),
+                    function("4.0,multifunction=on"),
+                    function("4.1"),
+                    Device::root_port("root", 1),
+                    other("pcie-pci-bridge,id=conventional").on_bus("root"),
+                    Device::new(DeviceKind::Edu).on_bus("conventional").in_slot(5),
+                    Device::new(DeviceKind::Edu).on_bus("conventional").in_slot(6),
+                ]
+            }
             Self::Counted => Vec::new(),
+        }
+    }
+
+    /// What they are behind.
+    fn iommu(self) -> Iommu {
+        match self {
+            Self::Pair => Iommu::TwoSmmuV3([Stage::Nested; 2]),
+            _ => Iommu::SmmuV3,
         }
     }
 
@@ -65,7 +92,7 @@ impl Devices {
     fn arguments(self) -> Vec<OsString> {
         match self {
             Self::Counted => vec!["-icount".into(), "shift=0,sleep=off".into()],
-            Self::Demo | Self::Storm | Self::Adoption | Self::Strays => Vec::new(),
+            _ => Vec::new(),
         }
     }
 }
@@ -77,13 +104,15 @@ impl fmt::Display for Devices {
             Self::Storm => "disk and random bytes behind an SMMUv3",
             Self::Adoption => "disk, USB controller and two iommu-testdevs behind an SMMUv3",
             Self::Counted => "an SMMUv3, and instructions counted",
+            Self::Pair => "random bytes and edu behind each of two SMMUv3, a device behind both, iommu-testdev",
+            Self::Groups => "five edu behind an SMMUv3, two of them on a conventional bus, two in one slot",
             Self::Strays => "edu, and an iommu-testdev on each of two buses, behind an SMMUv3",
         })
     }
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: [Scenario; 18] = [
+pub const SCENARIOS: [Scenario; 20] = [
     Scenario {
         name: "demo",
         shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
@@ -119,6 +148,18 @@ pub const SCENARIOS: [Scenario; 18] = [
         shows: "commands that are none in the SMMU's queue, and the disk read that goes on all the same",
         devices: Devices::Demo,
         reads_disk: true,
+    },
+    Scenario {
+        name: "two-smmus",
+        shows: "two SMMUs, one of them late: its devices wait for it, one device waits for both",
+        devices: Devices::Pair,
+        reads_disk: false,
+    },
+    Scenario {
+        name: "groups",
+        shows: "devices that no IOMMU can tell apart, or whose bus does not keep them apart, share an address space",
+        devices: Devices::Groups,
+        reads_disk: false,
     },
     Scenario {
         name: "bench-page-tables",
@@ -203,6 +244,6 @@ impl Scenario {
     /// The machine it runs on, with the file `disk` on its disk.
     pub fn machine(&self, disk: &Path) -> Machine {
         let (devices, extra_arguments) = (self.devices.list(disk), self.devices.arguments());
-        Machine { devices, extra_arguments, ..Machine::default() }
+        Machine { devices, iommu: self.devices.iommu(), extra_arguments, ..Machine::default() }
     }
 }

@@ -3,7 +3,7 @@
 //! What lives here: how each device is operated. What does not: who may reach memory. Drivers are handed bus addresses
 //! ([`Iova`](smmu::addr::Iova)), or something to make them with ([`dma::DeviceDma`]); they know of no SMMU, and none of
 //! them turns bus mastering on: that is for whoever has attached the device to a domain
-//! ([`PciFunction::set_bus_master`]).
+//! ([`PciFunction::bus_master`]).
 //!
 //! All of them poll, and every wait has an end ([`crate::timer::wait_for`]).
 

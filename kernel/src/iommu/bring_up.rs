@@ -1,6 +1,7 @@
 //! Every SMMU of the device tree: found, mapped, brought up, registered, its interrupts connected.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -8,7 +9,8 @@ use core::time::Duration;
 
 use smmu::addr::StreamId;
 use smmu::device::{BootPolicy, Smmu};
-use smmu::firmware::{DeviceTree, Interrupt, SmmuNode};
+use smmu::firmware::{DeviceTree, FirmwareError, Interrupt, SmmuNode};
+use smmu::iommu::Registration;
 use smmu::iommu::fwspec::Phandle;
 use smmu::mmio::Mmio;
 
@@ -33,23 +35,65 @@ pub struct Instance {
     pub smmu: Arc<Smmu<Kernel>>,
     /// How long the driver took to bring it up.
     pub bring_up: Duration,
+    /// What became of the devices that waited for it.
+    pub registration: Registration,
 }
 
-/// Brings up every SMMU of the device tree. What is wrong with one is a line for people; the others come up all the same,
-/// and the devices behind the broken one stay blocked. DMA of `inherited` devices goes on as it is; all else aborts.
-pub fn bring_up_all(tree: &DeviceTree<'_>, inherited: &[InheritedDevice]) -> Vec<Result<Instance, String>> {
-    let nodes = tree.smmus().map(|node| node.map_err(|error| error.to_string()));
-    nodes
-        .filter(|node| node.as_ref().map_or(true, |node| node.enabled))
-        .map(|node| bring_up(node?, inherited))
-        .collect()
+/// An SMMU as the device tree describes it. It has not been touched yet.
+#[derive(Debug)]
+pub struct Described {
+    phandle: Option<Phandle>,
+    /// Or what is wrong with the description.
+    node: Result<SmmuNode, String>,
+}
+
+/// Every SMMU of the device tree that may be used, in its order. Devices behind the others are told not to wait for them.
+#[must_use]
+pub fn describe_all(tree: &DeviceTree<'_>) -> Vec<Described> {
+    let mut described = Vec::new();
+    for node in tree.smmus() {
+        match node {
+            Ok(SmmuNode { enabled: false, phandle, path, .. }) => give_up(phandle, format!("{path} is disabled")),
+            Ok(node) => described.push(Described { phandle: node.phandle, node: Ok(node) }),
+            Err(error) => {
+                let phandle = match &error {
+                    FirmwareError::Property(error) => tree.phandle(&error.place.node),
+                    _ => None,
+                };
+                described.push(Described { phandle, node: Err(error.to_string()) });
+            }
+        }
+    }
+    described
+}
+
+impl Described {
+    /// Brings the SMMU up and registers it, which gives the devices that waited for it to it. DMA of `inherited` devices goes
+    /// on as it is; all else aborts.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, for people. Devices behind it are told not to wait for it: they stay blocked.
+    pub fn bring_up(self, inherited: &[InheritedDevice]) -> Result<Instance, String> {
+        let Self { phandle, node } = self;
+        let brought_up = node.and_then(|node| bring_up(node, inherited));
+        brought_up.inspect_err(|error| give_up(phandle, error.clone()))
+    }
+}
+
+/// Says that no SMMU will come that devices refer to by `phandle`.
+fn give_up(phandle: Option<Phandle>, reason: String) {
+    let Some(phandle) = phandle else { return };
+    if let Err(error) = IOMMUS.fail(phandle, reason) {
+        log::warn!("{error}");
+    }
 }
 
 fn bring_up(node: SmmuNode, inherited: &[InheritedDevice]) -> Result<Instance, String> {
     for warning in &node.warnings {
         log::warn!("{warning}");
     }
-    let explain = |error: &dyn core::fmt::Display| alloc::format!("{}: {error}", node.path);
+    let explain = |error: &dyn core::fmt::Display| format!("{}: {error}", node.path);
     let phandle = node.phandle.ok_or_else(|| explain(&"has no phandle, so that no device can be behind it"))?;
     if !node.base.is_aligned(REGISTER_BYTES) {
         let odd = format_args!("property `reg`: no register can be at {}; correct the address", node.base);
@@ -70,8 +114,8 @@ fn bring_up(node: SmmuNode, inherited: &[InheritedDevice]) -> Result<Instance, S
         log::warn!("{}: no interrupts, events have to be polled for: {error}", node.path);
         faults::poll_for(phandle, &smmu);
     }
-    IOMMUS.register(phandle, Arc::clone(&smmu)).map_err(|error| explain(&error))?;
-    Ok(Instance { node, phandle, smmu, bring_up })
+    let registration = IOMMUS.register(phandle, Arc::clone(&smmu)).map_err(|error| explain(&error))?;
+    Ok(Instance { node, phandle, smmu, bring_up, registration })
 }
 
 /// Connects the event and global error interrupts, or the combined one, and looks once at what came before.
@@ -113,5 +157,5 @@ fn specifier(line: &Interrupt) -> Result<[u32; 3], String> {
     line.specifier
         .first_chunk()
         .copied()
-        .ok_or_else(|| alloc::format!("interrupt specifier {:?} is not a GIC's three cells", line.specifier))
+        .ok_or_else(|| format!("interrupt specifier {:?} is not a GIC's three cells", line.specifier))
 }

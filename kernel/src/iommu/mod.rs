@@ -10,7 +10,7 @@ mod device_dma;
 mod faults;
 
 pub use bind::{Bound, NO_LIMIT, add_devices};
-pub use bring_up::{Instance, bring_up_all};
+pub use bring_up::{Described, Instance, describe_all};
 pub use counts::{Counts, counts};
 pub use device_dma::SmmuDma;
 pub use faults::poll;

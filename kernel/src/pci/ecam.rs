@@ -5,6 +5,8 @@ use core::ptr::NonNull;
 
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
+/// Configuration space of a function in bytes, of which the first 256 are not extended.
+const FUNCTION_BYTES: u16 = 4096;
 /// What a read returns where nothing answers.
 const ABSENT: u32 = u32::MAX;
 
@@ -36,9 +38,27 @@ impl Ecam {
         Self { base, first_bus, last_bus }
     }
 
+    /// Reads the register at `offset` in bytes, a multiple of 4 below 4096.
+    pub(super) fn read_extended(&self, function: DeviceFunction, offset: u16) -> u32 {
+        match self.register(function, offset) {
+            // SAFETY: `register` returns only addresses inside the space that `new` was promised.
+            Some(register) => u32::from_le(unsafe { register.read_volatile() }),
+            None => ABSENT,
+        }
+    }
+
+    /// Writes the register at `offset` in bytes, a multiple of 4 below 4096.
+    pub(super) fn write_extended(&mut self, function: DeviceFunction, offset: u16, data: u32) {
+        if let Some(register) = self.register(function, offset) {
+            // SAFETY: `register` returns only addresses inside the space that `new` was promised.
+            unsafe { register.write_volatile(data.to_le()) }
+        }
+    }
+
     /// Where the register at `offset` of `function` lies, if the space holds it.
-    fn register(&self, function: DeviceFunction, offset: u8) -> Option<NonNull<u32>> {
-        if !function.valid() || function.bus > self.last_bus || !offset.is_multiple_of(4) {
+    fn register(&self, function: DeviceFunction, offset: u16) -> Option<NonNull<u32>> {
+        let is_register = offset < FUNCTION_BYTES && offset.is_multiple_of(4);
+        if !function.valid() || function.bus > self.last_bus || !is_register {
             return None;
         }
         let bus = usize::from(function.bus.checked_sub(self.first_bus)?);
@@ -53,18 +73,11 @@ impl Ecam {
 
 impl ConfigurationAccess for Ecam {
     fn read_word(&self, device_function: DeviceFunction, register_offset: u8) -> u32 {
-        match self.register(device_function, register_offset) {
-            // SAFETY: `register` returns only addresses inside the space that `new` was promised.
-            Some(register) => u32::from_le(unsafe { register.read_volatile() }),
-            None => ABSENT,
-        }
+        self.read_extended(device_function, register_offset.into())
     }
 
     fn write_word(&mut self, device_function: DeviceFunction, register_offset: u8, data: u32) {
-        if let Some(register) = self.register(device_function, register_offset) {
-            // SAFETY: `register` returns only addresses inside the space that `new` was promised.
-            unsafe { register.write_volatile(data.to_le()) }
-        }
+        self.write_extended(device_function, register_offset.into(), data);
     }
 
     unsafe fn unsafe_clone(&self) -> Self {

@@ -12,7 +12,7 @@ use virtio_drivers::transport::pci::bus::{
 
 use super::function::{Bar, PciFunction, requester_id};
 use super::window::Window;
-use super::{Ecam, HostBridge, PciError, bridge};
+use super::{Ecam, HostBridge, PciError, bridge, isolation};
 
 // Registers of configuration space (PCI Local Bus Specification 3.0, 6.1).
 const VENDOR_DEVICE: u8 = 0x00;
@@ -44,8 +44,8 @@ struct Upstream {
     bridges: Vec<DeviceFunction>,
     /// Whether all of them can forward a prefetchable window above 4 GiB.
     forwards_high: bool,
-    /// The Requester ID that one of them puts in place of those of the functions behind it.
-    alias: Option<u16>,
+    /// The Requester IDs that they put in place of those of the functions behind them, innermost first.
+    aliases: Vec<u16>,
 }
 
 impl<'a> Enumeration<'a> {
@@ -64,7 +64,7 @@ impl<'a> Enumeration<'a> {
         let roots: Vec<u8> = buses.filter(|&bus| !this.present(bus).is_empty()).collect();
         for (index, &root) in roots.iter().enumerate() {
             let last_bus = roots.get(index + 1).map_or(host.last_bus, |next| next - 1);
-            this.scan(root, last_bus, &Upstream { bridges: Vec::new(), forwards_high: true, alias: None });
+            this.scan(root, last_bus, &Upstream { bridges: Vec::new(), forwards_high: true, aliases: Vec::new() });
         }
         this
     }
@@ -117,9 +117,10 @@ impl<'a> Enumeration<'a> {
             self.silence(address, &info);
             let is_bridge = info.header_type == HeaderType::PciPciBridge;
             let bars = self.assign_bars(address, info.header_type, upstream);
-            let requester_id = upstream.alias.unwrap_or(requester_id(address));
-            let bridges = upstream.bridges.clone();
-            self.functions.push(PciFunction { address, info, requester_id, bars, bridges, configuration: self.ecam });
+            let (bridges, aliases) = (upstream.bridges.clone(), upstream.aliases.clone());
+            let is_isolated = isolation::isolate(&mut self.ecam, address);
+            let configuration = self.ecam;
+            self.functions.push(PciFunction { address, info, bars, aliases, is_isolated, bridges, configuration });
             if is_bridge {
                 used = self.scan_behind(address, used, last_bus, upstream);
             }
@@ -137,11 +138,12 @@ impl<'a> Enumeration<'a> {
         };
         bridge::set_bus_numbers(&mut self.ecam, address, secondary, last_bus);
         let forwards_high = upstream.forwards_high && bridge::forwards_high(&self.ecam, address);
-        // Where one such bridge lies behind another, the outer has the last word.
-        let alias = upstream.alias.or_else(|| bridge::alias(&PciRoot::new(self.ecam), address, secondary));
+        // Where one such bridge lies behind another, each may or may not have its say.
+        let alias = bridge::alias(&PciRoot::new(self.ecam), address, secondary);
+        let aliases = alias.into_iter().chain(upstream.aliases.iter().copied()).collect();
         let bridges = upstream.bridges.iter().copied().chain([address]).collect();
         let start = self.boundaries();
-        let subordinate = self.scan(secondary, last_bus, &Upstream { bridges, forwards_high, alias });
+        let subordinate = self.scan(secondary, last_bus, &Upstream { bridges, forwards_high, aliases });
         let end = self.boundaries();
         bridge::set_bus_numbers(&mut self.ecam, address, secondary, subordinate);
         bridge::set_windows(&mut self.ecam, address, start.0..end.0, start.1..end.1);

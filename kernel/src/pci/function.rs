@@ -9,7 +9,7 @@ use safe_mmio::UniqueMmioPointer;
 use smmu::addr::PhysAddr;
 use virtio_drivers::transport::pci::bus::{Command, ConfigurationAccess, DeviceFunction, DeviceFunctionInfo, PciRoot};
 
-use super::{Ecam, PciError};
+use super::{BusMaster, Ecam, PciError};
 use crate::memory;
 
 /// A memory BAR with an address. It stands for the right to the registers behind it: there is one of each, and a
@@ -58,7 +58,7 @@ impl Bar {
 /// A function found behind a host bridge.
 ///
 /// It starts with memory decoding off, interrupts masked (drivers poll) and bus mastering off: it cannot read or write
-/// memory until [`Self::set_bus_master`], which comes after its stream has been attached to a domain.
+/// memory until [`Self::bus_master`] is switched on, which comes after its stream has been attached to a domain.
 #[derive(Debug)]
 pub struct PciFunction {
     /// Bus, device and function number; displayed as `00:03.0`.
@@ -67,18 +67,34 @@ pub struct PciFunction {
     pub info: DeviceFunctionInfo,
     /// The memory BARs that have an address, by number; I/O BARs are left unassigned and switched off.
     pub bars: [Option<Bar>; 6],
-    pub(super) requester_id: u16,
+    /// Requester IDs that bridges above it may put in place of its own, nearest bridge first.
+    pub(super) aliases: Vec<u16>,
+    /// Whether it is kept from the other functions of its device.
+    pub(super) is_isolated: bool,
     /// The bridges between the host bridge and the function, outermost first.
     pub(super) bridges: Vec<DeviceFunction>,
     pub(super) configuration: Ecam,
 }
 
 impl PciFunction {
-    /// The Requester ID that the function's transactions bear when they reach the host bridge, which is what `iommu-map`
-    /// translates: its own address, or that of a bridge, which lends it to all functions on the conventional bus behind it.
+    /// The function's own Requester ID: its address.
     #[must_use]
     pub fn requester_id(&self) -> u16 {
-        self.requester_id
+        requester_id(self.address)
+    }
+
+    /// The Requester IDs that the function's transactions may bear when they reach the host bridge, which is what `iommu-map`
+    /// translates: its own, and those of bridges, which lend them to all functions on the conventional bus behind them.
+    pub fn requester_ids(&self) -> impl Iterator<Item = u16> + '_ {
+        [self.requester_id()].into_iter().chain(self.aliases.iter().copied())
+    }
+
+    /// Whether this and another are functions of one device that does not keep them from each other, so that no IOMMU sees
+    /// what passes between them.
+    #[must_use]
+    pub fn is_inseparable_from(&self, other: &Self) -> bool {
+        let device = |function: &Self| (function.address.bus, function.address.device);
+        device(self) == device(other) && !(self.is_isolated && other.is_isolated)
     }
 
     /// Reads the 32-bit register at `offset` (a multiple of 4, in bytes) of the function's configuration space.
@@ -105,26 +121,15 @@ impl PciFunction {
 
     /// Lets the function answer at the addresses in its memory BARs.
     pub fn enable_memory(&mut self) {
-        self.update_command(self.address, |command| command | Command::MEMORY_SPACE);
-    }
-
-    /// Lets the function read and write memory, or stops it.
-    ///
-    /// The bridges above it are opened with it, and stay open for others when it is stopped.
-    pub fn set_bus_master(&mut self, enabled: bool) {
-        if !enabled {
-            return self.update_command(self.address, |command| command - Command::BUS_MASTER);
-        }
-        for &bridge in self.bridges.iter().chain([&self.address]) {
-            self.update_command(bridge, |command| command | Command::BUS_MASTER);
-        }
-    }
-
-    /// Changes the command register of this function or of a bridge above it.
-    fn update_command(&self, address: DeviceFunction, change: impl FnOnce(Command) -> Command) {
         let mut configuration = self.configuration();
-        let (_, command) = configuration.get_status_command(address);
-        configuration.set_command(address, change(command));
+        let (_, command) = configuration.get_status_command(self.address);
+        configuration.set_command(self.address, command | Command::MEMORY_SPACE);
+    }
+
+    /// The switch that lets the function read and write memory.
+    #[must_use]
+    pub fn bus_master(&self) -> BusMaster {
+        BusMaster::new(self.configuration, self.address, &self.bridges)
     }
 }
 

@@ -7,16 +7,19 @@
 //! ([`crate::drivers`]), and who translates their DMA (`iommu-map` stands in the node of [`PciBus::node_path`]).
 
 mod bridge;
+mod bus_master;
 mod ecam;
 mod enumerate;
 mod error;
 mod function;
 mod host_bridge;
+mod isolation;
 mod window;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use bus_master::BusMaster;
 pub use ecam::Ecam;
 pub use error::PciError;
 pub use function::{Bar, PciFunction};
@@ -39,7 +42,7 @@ pub struct PciBus {
 
 /// Enumerates everything behind every host bridge in the device tree.
 ///
-/// Afterwards no function can read or write memory ([`PciFunction::set_bus_master`] changes that), except those of root
+/// Afterwards no function can read or write memory ([`PciFunction::bus_master`] changes that), except those of root
 /// buses among the `working` ones, by Requester ID, which go on if they could before. Bridges forward to the functions
 /// behind them. A host bridge that cannot be used is an error of its own in the list.
 ///

@@ -18,11 +18,11 @@ use crate::{println, record, timer};
 const SLOT: usize = 0;
 
 /// A virtio disk, attached.
-pub(super) struct Disk<'a> {
+pub(super) struct Disk {
     pub(super) device: Arc<Device>,
     block: Block<SLOT>,
     /// Last: bus mastering goes off after everything else.
-    _bound: Bound<'a>,
+    _bound: Bound,
 }
 
 /// A request for a piece of the disk, which the device may be busy with.
@@ -39,12 +39,12 @@ impl UnderWay<'_> {
     }
 }
 
-impl<'a> Disk<'a> {
-    pub(super) fn new(endpoint: &'a mut Endpoint) -> Result<Self, String> {
+impl Disk {
+    pub(super) fn new(endpoint: &mut Endpoint) -> Result<Self, String> {
         let device = endpoint.device()?;
-        let mut bound = Bound::new(&mut endpoint.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
+        let bound = endpoint.bind(NO_LIMIT).map_err(|error| error.to_string())?;
         let dma = Box::new(SmmuDma::new(bound.dma().clone()));
-        let block = Block::new(bound.function(), dma).map_err(|error| error.to_string())?;
+        let block = Block::new(&mut endpoint.function, dma).map_err(|error| error.to_string())?;
         Ok(Self { device, block, _bound: bound })
     }
 

@@ -11,7 +11,7 @@ use super::disk::Disk;
 use super::system::System;
 use crate::drivers::DriverKind;
 use crate::drivers::virtio::Astray;
-use crate::iommu::{self, Bound, NO_LIMIT, SmmuDma};
+use crate::iommu::{self, NO_LIMIT, SmmuDma};
 use crate::power::ExitCode;
 use crate::{println, record, sync};
 
@@ -33,9 +33,9 @@ fn show(context: &Context) -> Result<(), String> {
     let mut disk = system.take_endpoint(DriverKind::VirtioBlock)?;
     let stray = system.endpoint(DriverKind::VirtioEntropy)?;
     let device = stray.device()?;
-    let mut bound = Bound::new(&mut stray.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
+    let bound = stray.bind(NO_LIMIT).map_err(|error| error.to_string())?;
     let dma = Box::new(SmmuDma::new(bound.dma().clone()));
-    let mut astray = Astray::<SLOT>::new(bound.function(), dma, QUEUE).map_err(|error| error.to_string())?;
+    let mut astray = Astray::<SLOT>::new(&mut stray.function, dma, QUEUE).map_err(|error| error.to_string())?;
 
     println!("\n== The disk is read while {device} faults");
     let mut kicks = 0;

@@ -7,15 +7,20 @@ mod base;
 mod benchmarks;
 mod demo;
 mod disk;
+mod engine;
+mod entropy;
 mod event_storm;
 mod events;
 mod faults;
+mod groups;
 mod poisoned_queue;
 mod probe;
 mod sabotage;
 mod stale_translation;
 mod suspend;
 mod system;
+mod two_smmus;
+mod watch;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -83,6 +88,12 @@ pub const SCENARIOS: &[Scenario] = &[
         description: "commands that are none, while a disk is being read",
         run: poisoned_queue::run,
     },
+    Scenario {
+        name: "two-smmus",
+        description: "two SMMUs, one of them late, and a device behind both",
+        run: two_smmus::run,
+    },
+    Scenario { name: "groups", description: "devices that cannot be told apart share a domain", run: groups::run },
     Scenario {
         name: "bench-page-tables",
         description: "instructions that map, unmap and lookup take",

@@ -17,19 +17,19 @@ use crate::platform::{Kernel, PLATFORM};
 use crate::println;
 
 /// The device, attached, and its page.
-pub(super) struct Probe<'a> {
+pub(super) struct Probe {
     pub(super) device: Arc<Device>,
     testdev: IommuTestdev,
     page: CoherentBuffer<Kernel>,
     /// Last: bus mastering goes off after everything else.
-    _bound: Bound<'a>,
+    _bound: Bound,
 }
 
-impl<'a> Probe<'a> {
-    pub(super) fn new(endpoint: &'a mut Endpoint) -> Result<Self, String> {
+impl Probe {
+    pub(super) fn new(endpoint: &mut Endpoint) -> Result<Self, String> {
         let device = endpoint.device()?;
         let testdev = IommuTestdev::new(&mut endpoint.function).map_err(|error| error.to_string())?;
-        let bound = Bound::new(&mut endpoint.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
+        let bound = endpoint.bind(NO_LIMIT).map_err(|error| error.to_string())?;
         let page = bound.dma().allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
         Ok(Self { device, testdev, page, _bound: bound })
     }

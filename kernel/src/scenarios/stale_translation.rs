@@ -44,9 +44,9 @@ fn show(context: &Context) -> Result<(), String> {
     let mut edu = Edu::new(&mut endpoint.function).map_err(|error| error.to_string())?;
     let space = Space::new(&smmu)?;
     smmu.attach(stream, &space.entry).map_err(|error| error.to_string())?;
-    endpoint.function.set_bus_master(true);
+    endpoint.function.bus_master().set(true);
     let found = experiment(&smmu, &space, &mut edu);
-    endpoint.function.set_bus_master(false);
+    endpoint.function.bus_master().set(false);
     if let Err(error) = smmu.detach(stream).and_then(|()| smmu.retire(space.tag)) {
         space.keep();
         return Err(error.to_string());

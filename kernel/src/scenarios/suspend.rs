@@ -66,7 +66,7 @@ fn show(context: &Context) -> Result<(), String> {
 }
 
 /// What holds while the SMMU is suspended.
-fn asleep(smmu: &Smmu<Kernel>, probe: &mut Probe<'_>, sabotage: &Sabotage) -> Result<(), String> {
+fn asleep(smmu: &Smmu<Kernel>, probe: &mut Probe, sabotage: &Sabotage) -> Result<(), String> {
     probe.expect(Outcome::Stopped, "while the SMMU is suspended")?;
     match smmu.attach(StreamId::new(0), &StreamTableEntry::abort()) {
         Err(DeviceError::Suspended) => {}
@@ -77,7 +77,7 @@ fn asleep(smmu: &Smmu<Kernel>, probe: &mut Probe<'_>, sabotage: &Sabotage) -> Re
 }
 
 /// Has the device write behind its page. Returns whether that is stopped, and reported.
-fn strays(probe: &mut Probe<'_>) -> Result<bool, String> {
+fn strays(probe: &mut Probe) -> Result<bool, String> {
     let behind = probe.iova().checked_add(PAGE_BYTES as u64).ok_or("there is nothing behind the page")?;
     let outcome = probe.write(behind)?;
     println!("  behind its page: {outcome}");

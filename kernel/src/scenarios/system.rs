@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 
 use smmu::addr::StreamId;
 use smmu::firmware;
-use smmu::iommu::Device;
+use smmu::iommu::{BindError, Device, Unready};
 
 use super::Context;
 use crate::drivers::DriverKind;
-use crate::iommu::{Instance, add_devices, bring_up_all};
+use crate::iommu::{Bound, Described, IOMMUS, Instance, add_devices, describe_all};
 use crate::pci::{self, PciFunction};
 use crate::{devicetree, println, record};
 
@@ -37,22 +37,40 @@ impl System {
     /// Trouble with one SMMU or device is printed and leaves the others alone. Without any SMMU that works there is no
     /// DMA, which is an error.
     pub(super) fn discover(context: &Context) -> Result<Self, String> {
-        let tree = firmware::DeviceTree::new(devicetree::bytes(&context.tree)).map_err(|error| error.to_string())?;
-        let (smmus, broken): (Vec<_>, Vec<_>) =
-            bring_up_all(&tree, context.inherited_devices()).into_iter().partition(Result::is_ok);
-        let smmus: Vec<Instance> = smmus.into_iter().filter_map(Result::ok).collect();
-        for error in broken.iter().filter_map(|result| result.as_ref().err()) {
-            println!("SMMU left out: {error}");
-        }
-        smmus.iter().for_each(describe);
-        let endpoints = endpoints(context, &tree)?;
-        list(&endpoints);
-        let why = match (smmus.is_empty(), broken.is_empty()) {
-            (false, _) => return Ok(Self { smmus, endpoints }),
-            (true, true) => "no SMMU: the device tree has no enabled node compatible with arm,smmu-v3",
-            (true, false) => "no SMMU that works",
+        let tree = open_tree(context)?;
+        let described = describe_all(&tree);
+        let why = match described.is_empty() {
+            true => "no SMMU: the device tree has no enabled node compatible with arm,smmu-v3",
+            false => "no SMMU that works",
         };
-        Err(format!("{why}; no device is given DMA, bus mastering stays off"))
+        let mut system = Self { smmus: Vec::new(), endpoints: Vec::new() };
+        for smmu in described {
+            system.bring_up(smmu, context);
+        }
+        system.endpoints = endpoints(context, &tree, &[])?;
+        list(&system.endpoints);
+        if system.smmus.is_empty() {
+            return Err(format!("{why}; no device is given DMA, bus mastering stays off"));
+        }
+        finish_boot();
+        Ok(system)
+    }
+
+    /// Finds the devices alone, and prints nothing: none of them can do DMA before an SMMU has been
+    /// [brought up](Self::bring_up). The functions that `parts` names by Requester ID are no devices, but parts of one.
+    pub(super) fn without_smmus(context: &Context, parts: &[u16]) -> Result<Self, String> {
+        Ok(Self { smmus: Vec::new(), endpoints: endpoints(context, &open_tree(context)?, parts)? })
+    }
+
+    /// Brings an SMMU up and registers it, and prints what came of that.
+    pub(super) fn bring_up(&mut self, smmu: Described, context: &Context) {
+        match smmu.bring_up(context.inherited_devices()) {
+            Ok(instance) => {
+                describe(&instance);
+                self.smmus.push(instance);
+            }
+            Err(error) => println!("SMMU left out: {error}"),
+        }
     }
 
     /// The first endpoint with this driver.
@@ -76,15 +94,42 @@ impl Endpoint {
         entry.map(|entry| entry.stream_id).ok_or_else(|| format!("{device} is behind no SMMU"))
     }
 
+    /// Configures DMA for the device, which puts addresses below `limit` on the bus, and then turns bus mastering on.
+    pub(super) fn bind(&self, limit: u64) -> Result<Bound, BindError<String>> {
+        let device = self.device().map_err(BindError::Probe)?;
+        Bound::new(self.function.bus_master(), &device, limit)
+    }
+
     /// The device as the IOMMU core knows it.
     pub(super) fn device(&self) -> Result<Arc<Device>, String> {
         self.device.clone()
     }
 }
 
-/// Prints an SMMU and what it can do.
+/// The device tree as its firmware bindings are read.
+pub(super) fn open_tree(context: &Context) -> Result<firmware::DeviceTree<'static>, String> {
+    firmware::DeviceTree::new(devicetree::bytes(&context.tree)).map_err(|error| error.to_string())
+}
+
+/// Says that no more SMMUs will come, and prints the devices that stay blocked. Returns how many they are.
+pub(super) fn finish_boot() -> usize {
+    let unready = IOMMUS.finish_boot();
+    for Unready { device, reason } in &unready {
+        match reason {
+            Ok(missing) => {
+                let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+                println!("{device} stays blocked: it waits for IOMMU {}", missing.join(", "));
+            }
+            Err(error) => println!("{device} stays blocked: {error}"),
+        }
+        record!("unready", "device" => device.name(), "waits" => reason.is_ok());
+    }
+    unready.len()
+}
+
+/// Prints an SMMU, what it can do, and what became of the devices that waited for it.
 fn describe(instance: &Instance) {
-    let Instance { node, phandle, smmu, bring_up } = instance;
+    let Instance { node, phandle, smmu, bring_up, registration } = instance;
     println!("\nSMMUv3 {} at {}, phandle {phandle}", node.path, node.base);
     for line in smmu.features().to_string().lines() {
         println!("  {line}");
@@ -106,10 +151,17 @@ fn describe(instance: &Instance) {
         "dma_bytes" => statistics.dma_bytes,
         "bring_up_nanoseconds" => bring_up.as_nanos() as u64
     );
+    let probed: Vec<_> = registration.probed.iter().map(|device| device.name()).collect();
+    if !probed.is_empty() {
+        println!("  registered; devices that waited for it: {}", probed.join(", "));
+    }
+    for (device, error) in &registration.refused {
+        println!("  {device} stays blocked: {error}");
+    }
 }
 
 /// Every function with a driver behind every host bridge.
-fn endpoints(context: &Context, tree: &firmware::DeviceTree<'_>) -> Result<Vec<Endpoint>, String> {
+fn endpoints(context: &Context, tree: &firmware::DeviceTree<'_>, parts: &[u16]) -> Result<Vec<Endpoint>, String> {
     let mut endpoints = Vec::new();
     for bus in pci::enumerate(&context.tree, &context.working()).map_err(|error| error.to_string())? {
         let bus = match bus {
@@ -122,7 +174,7 @@ fn endpoints(context: &Context, tree: &firmware::DeviceTree<'_>) -> Result<Vec<E
         for problem in &bus.problems {
             log::warn!("{problem}");
         }
-        let devices = add_devices(tree, &bus);
+        let devices = add_devices(tree, &bus, parts);
         for (function, device) in bus.functions.into_iter().zip(devices) {
             if let Some(driver) = DriverKind::of(&function) {
                 endpoints.push(Endpoint { driver, function, device });
@@ -133,7 +185,7 @@ fn endpoints(context: &Context, tree: &firmware::DeviceTree<'_>) -> Result<Vec<E
 }
 
 /// Prints the devices with the streams they have.
-fn list(endpoints: &[Endpoint]) {
+pub(super) fn list(endpoints: &[Endpoint]) {
     println!("\n  device   driver         behind");
     for Endpoint { driver, function, device } in endpoints {
         match device {

@@ -67,6 +67,13 @@ impl DeviceTree<'_> {
             Ok(smmu)
         })
     }
+
+    /// What devices refer to the node at `node_path` by; `None` if there is no such node or devices cannot refer to it. So
+    /// that those behind a broken SMMU need not [wait](crate::iommu::Iommus::fail) for it.
+    #[must_use]
+    pub fn phandle(&self, node_path: &str) -> Option<Phandle> {
+        own_phandle(self.find(node_path).ok()?).ok()?
+    }
 }
 
 fn is_smmu(node: Node<'_>) -> bool {

@@ -102,6 +102,12 @@ impl Boot {
 
     /// Makes it.
     pub(crate) fn run(self) -> Booted {
+        let is_described = self.machine.device_tree.is_some() || !matches!(self.machine.iommu, Iommu::TwoSmmuV3(_));
+        let this = if is_described { self } else { self.device_tree(|_| Ok(())) };
+        this.run_as_described()
+    }
+
+    fn run_as_described(self) -> Booted {
         let trace: Option<PathBuf> = self.is_logged.then(|| self.folder.path().join("log"));
         let run = Run { trace: trace.clone(), ..Run::new(&QEMU, &self.machine, &KERNEL.image, &self.bootargs) };
         let result = run.execute().unwrap();

@@ -88,6 +88,15 @@ fn the_command_line_is_printed() {
     assert_eq!(line.lines().count(), 1, "{line}");
 }
 
+/// The clock that counts instructions, and what a person adds to it.
+#[test]
+fn a_scenario_s_own_arguments_are_passed() {
+    let output = cargo_run(&["--print", "bench-page-tables", "--", "-device", "edu"]);
+    assert_status(&output, 0);
+    let line = stdout(&output);
+    assert!(line.contains("-cpu max") && line.contains(" -icount shift=0,sleep=off -device edu "), "{line}");
+}
+
 #[test]
 fn scenarios_are_listed() {
     let output = cargo_run(&["--list"]);

@@ -21,3 +21,4 @@ mod missing_devices;
 mod recovery;
 mod scenarios;
 mod topology;
+mod two_smmus;

@@ -15,7 +15,6 @@ use crate::drivers::DriverKind;
 use crate::drivers::iommu_testdev::{IommuTestdev, Outcome};
 use crate::drivers::ohci::Ohci;
 use crate::inheritance::{self, Inheritance, InheritedDevice};
-use crate::iommu::Bound;
 use crate::platform::PLATFORM;
 use crate::{memory, println, record};
 
@@ -28,7 +27,7 @@ pub(super) fn show(context: &Context) -> Result<(), String> {
     let mut ohci = system.take_endpoint(DriverKind::Ohci)?;
     let (device, stream) = (ohci.device()?, ohci.stream()?);
     let mut controller = Ohci::new(&mut ohci.function).map_err(|error| error.to_string())?;
-    let mut bound = Bound::new(&mut ohci.function, &device, OHCI_LIMIT).map_err(|error| error.to_string())?;
+    let bound = ohci.bind(OHCI_LIMIT).map_err(|error| error.to_string())?;
     let page = bound.dma().allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
     let hcca = Hcca(page.words());
     hcca.prepare();
@@ -51,7 +50,7 @@ pub(super) fn show(context: &Context) -> Result<(), String> {
         instance.smmu.shutdown(Handover::Running).map_err(|error| error.to_string())?;
     }
     let iommu = instance.phandle;
-    let kept = InheritedDevice { requester_id: bound.function().requester_id(), iommu, stream };
+    let kept = InheritedDevice { requester_id: ohci.function.requester_id(), iommu, stream };
     let reserved = memory::dma::retire();
     let reserved_bytes: u64 = reserved.iter().map(|range| range.end - range.start).sum();
     println!("\n== The kernel starts over; {} KiB of memory stay as they are", reserved_bytes >> 10);

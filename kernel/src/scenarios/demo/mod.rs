@@ -1,19 +1,21 @@
 //! The demonstration: DMA through an SMMU, and what becomes of devices that stray.
 
-mod engine;
-mod entropy;
 mod rogue;
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 
 use super::Context;
 use super::disk::Disk;
+use super::engine::Engine;
+use super::entropy::RandomBytes;
 use super::system::System;
 use crate::drivers::DriverKind;
 use crate::iommu;
 use crate::power::ExitCode;
 use crate::{memory, println, record, timer};
-use engine::Engine;
+
+/// The virtio device slot of the source of random bytes. Slot 0 is the disk's.
+const ENTROPY_SLOT: usize = 1;
 
 /// Runs all parts; what does not work ends it.
 pub(super) fn run(context: &Context) -> ExitCode {
@@ -28,10 +30,12 @@ fn parts(context: &Context) -> Result<(), String> {
 
     println!("\n== 2. The disk, through translated DMA");
     Disk::new(system.endpoint(DriverKind::VirtioBlock)?)?.read_whole(context, |_| Ok(()))?;
-    entropy::random_bytes(&mut system)?;
+    let random = RandomBytes::<ENTROPY_SLOT>::new(system.endpoint(DriverKind::VirtioEntropy)?);
+    random.map_err(|error| error.to_string())?.fetch()?;
 
     println!("\n== 3. RAM -> device -> RAM");
-    let mut engine = Engine::new(system.endpoint(DriverKind::Edu)?)?;
+    let engine = Engine::new(system.endpoint(DriverKind::Edu)?);
+    let mut engine = engine.map_err(|error| error.to_string())?;
     engine.copy()?;
 
     println!("\n== 4. Rogues");

@@ -105,9 +105,9 @@ fn read(
     let stream = endpoint.stream()?;
     let mut edu = Edu::new(&mut endpoint.function).map_err(|error| error.to_string())?;
     attached(stream, &mut || {
-        endpoint.function.set_bus_master(true);
+        endpoint.function.bus_master().set(true);
         let done = edu.copy_from_memory(UNMAPPED, 0, ACCESS_BYTES);
-        endpoint.function.set_bus_master(false);
+        endpoint.function.bus_master().set(false);
         done.map_err(|error| error.to_string())?;
         take("a read", stream)
     })

@@ -43,6 +43,17 @@ fn two_complete_nodes() {
     assert_eq!((all[1].dma_coherent, all[1].warnings.len()), (false, 0));
 }
 
+/// Whoever waits for it can be told that it will not come.
+#[test]
+fn a_broken_node_has_a_phandle_all_the_same() {
+    let blob = board().child(smmu0().without("reg")).child(smmu1()).blob();
+    let tree = DeviceTree::new(&blob).unwrap();
+    assert!(tree.smmus().next().unwrap().is_err());
+    assert_eq!(tree.phandle(SMMU0_PATH), Some(Phandle::new(SMMU0)));
+    assert_eq!(tree.phandle("/"), None);
+    assert_eq!(tree.phandle("/nothing"), None);
+}
+
 #[test]
 fn the_node_of_qemu_virt() {
     let qemu = smmu("smmuv3@9050000", 0x8004, 0x905_0000)

@@ -5,10 +5,10 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use smmu::dma::{CoherentBuffer, PAGE_BYTES};
-use smmu::iommu::Device;
+use smmu::dma::{CoherentBuffer, Dma, PAGE_BYTES};
+use smmu::iommu::{BindError, Device};
 
-use super::super::system::Endpoint;
+use super::system::Endpoint;
 use crate::drivers::edu::Edu;
 use crate::iommu::{Bound, NO_LIMIT};
 use crate::platform::Kernel;
@@ -18,23 +18,31 @@ use crate::{println, record};
 pub(super) const TRANSFER_BYTES: usize = PAGE_BYTES / 2;
 
 /// An `edu`, attached, and two buffers that are all it may reach.
-pub(super) struct Engine<'a> {
+pub(super) struct Engine {
     pub(super) device: Arc<Device>,
     pub(super) edu: Edu,
     pub(super) source: CoherentBuffer<Kernel>,
     pub(super) target: CoherentBuffer<Kernel>,
     /// Last: bus mastering goes off after everything else.
-    _bound: Bound<'a>,
+    bound: Bound,
 }
 
-impl<'a> Engine<'a> {
-    pub(super) fn new(endpoint: &'a mut Endpoint) -> Result<Self, String> {
-        let device = endpoint.device()?;
-        let edu = Edu::new(&mut endpoint.function).map_err(|error| error.to_string())?;
-        let bound = Bound::new(&mut endpoint.function, &device, NO_LIMIT).map_err(|error| error.to_string())?;
-        let source = bound.dma().allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
-        let target = bound.dma().allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string())?;
-        Ok(Self { device, edu, source, target, _bound: bound })
+impl Engine {
+    /// Binds the device. If it has to be deferred it can be tried again.
+    pub(super) fn new(endpoint: &mut Endpoint) -> Result<Self, BindError<String>> {
+        let bound = endpoint.bind(NO_LIMIT)?;
+        let mut start = || -> Result<_, String> {
+            let edu = Edu::new(&mut endpoint.function).map_err(|error| error.to_string())?;
+            let buffer = || bound.dma().allocate_coherent(PAGE_BYTES).map_err(|error| error.to_string());
+            Ok((edu, buffer()?, buffer()?))
+        };
+        let (edu, source, target) = start().map_err(BindError::Probe)?;
+        Ok(Self { device: Arc::clone(bound.dma().device()), edu, source, target, bound })
+    }
+
+    /// Its DMA.
+    pub(super) fn dma(&self) -> &Dma<Kernel> {
+        self.bound.dma()
     }
 
     /// Has a page copied from one buffer into the device and from there into the other.
