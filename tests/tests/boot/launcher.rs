@@ -94,7 +94,7 @@ fn a_scenario_s_own_arguments_are_passed() {
     let output = cargo_run(&["--print", "bench-page-tables", "--", "-device", "edu"]);
     assert_status(&output, 0);
     let line = stdout(&output);
-    assert!(line.contains("-cpu max") && line.contains(" -icount shift=0,sleep=off -device edu "), "{line}");
+    assert!(line.contains("-cpu max") && line.contains("-icount 'shift=0,sleep=off' -device edu "), "{line}");
 }
 
 #[test]
