@@ -6,3 +6,4 @@ pub mod model;
 pub mod mutations;
 pub mod qtest;
 pub mod sequence;
+pub mod shapes;

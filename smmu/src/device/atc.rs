@@ -69,7 +69,7 @@ impl<P: Platform> Smmu<P> {
     }
 
     /// Makes a device forget all that it may have cached under whatever entry its stream has had.
-    pub(super) fn forget_in_device(&self, stream: StreamId) -> Result<(), DeviceError> {
+    pub(crate) fn forget_in_device(&self, stream: StreamId) -> Result<(), DeviceError> {
         self.run_with_atcs(forget_everything(stream, self.features.substream_id_bits() != 0))
     }
 

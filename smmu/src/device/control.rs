@@ -33,7 +33,7 @@ impl Deadline {
 }
 
 /// Looks for something that hardware or another CPU has to do, until it is there; or, in the error, for how long in vain.
-pub(super) fn wait_until<P: Platform, T>(platform: &P, mut look: impl FnMut() -> Option<T>) -> Result<T, Duration> {
+pub(crate) fn wait_until<P: Platform, T>(platform: &P, mut look: impl FnMut() -> Option<T>) -> Result<T, Duration> {
     let deadline = Deadline::start(platform);
     loop {
         // The clock is read before the look: a CPU that was held up in between still looks once more.

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use super::PagingDomain;
+use super::{NestedDomain, PagingDomain};
 use crate::platform::Platform;
 
 /// What the streams of a group go through, all of them the same.
@@ -14,6 +14,8 @@ pub enum Domain<P: Platform> {
     Identity,
     /// An address space. Each is made by the driver of the devices that use it.
     Paging(Arc<dyn PagingDomain<P>>),
+    /// What a guest makes of an address space that its hypervisor owns.
+    Nested(Arc<dyn NestedDomain<P>>),
 }
 
 /// Which domain a device's group gets when the first of its drivers is bound.
@@ -34,6 +36,15 @@ impl<P: Platform> Domain<P> {
     pub fn paging(&self) -> Option<&Arc<dyn PagingDomain<P>>> {
         match self {
             Self::Paging(domain) => Some(domain),
+            Self::Blocked | Self::Identity | Self::Nested(_) => None,
+        }
+    }
+
+    /// Where what its users have to reach is mapped: in the address space, or in the one below a guest's.
+    pub(super) fn mappings(&self) -> Option<&dyn PagingDomain<P>> {
+        match self {
+            Self::Paging(domain) => Some(&**domain),
+            Self::Nested(domain) => Some(domain.parent()),
             Self::Blocked | Self::Identity => None,
         }
     }
@@ -51,15 +62,17 @@ impl<P: Platform> Clone for Domain<P> {
             Self::Blocked => Self::Blocked,
             Self::Identity => Self::Identity,
             Self::Paging(domain) => Self::Paging(Arc::clone(domain)),
+            Self::Nested(domain) => Self::Nested(Arc::clone(domain)),
         }
     }
 }
 
-/// Two are the same if they are the same address space, or neither is one.
+/// Two are the same if they are the same object, or are of a kind that has none.
 impl<P: Platform> PartialEq for Domain<P> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Paging(one), Self::Paging(other)) => Arc::ptr_eq(one, other),
+            (Self::Nested(one), Self::Nested(other)) => Arc::ptr_eq(one, other),
             (Self::Blocked, Self::Blocked) | (Self::Identity, Self::Identity) => true,
             _ => false,
         }
@@ -78,6 +91,7 @@ impl<P: Platform> fmt::Display for Domain<P> {
             Self::Blocked => f.write_str("blocked"),
             Self::Identity => f.write_str("identity"),
             Self::Paging(domain) => write!(f, "translated by {}, {} bits", domain.stage(), domain.input_bits()),
+            Self::Nested(domain) => write!(f, "a guest's, on {} bits of its memory", domain.parent().input_bits()),
         }
     }
 }

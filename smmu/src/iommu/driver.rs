@@ -104,6 +104,16 @@ pub trait Iommu<P: Platform>: Send + Sync + 'static {
     fn dump(&self, stream: StreamId, domain: &Domain<P>, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
+/// What guests' devices go through: address spaces that the guests make, on top of one that is their hypervisor's. The core
+/// moves devices in and out of it; the rest is between the hypervisor and the driver that made it.
+pub trait NestedDomain<P: Platform>: Any + Send + Sync {
+    /// The name of the driver it is of.
+    fn driver(&self) -> &'static str;
+
+    /// The memory of the guests.
+    fn parent(&self) -> &dyn PagingDomain<P>;
+}
+
 /// An address space for devices, made by a driver, and live in each of its instances that a stream was attached in.
 pub trait PagingDomain<P: Platform>: Any + Send + Sync {
     /// The name of the driver it is of.

@@ -39,7 +39,7 @@ pub use binding::{BindError, Binding, BusDevice};
 pub use device::{AtsPolicy, Device, DeviceDescription, WithoutIommu};
 pub use domain::{Domain, DomainPolicy};
 pub use domain_config::DomainConfig;
-pub use driver::{Iommu, PagingDomain, Refusal, Stream};
+pub use driver::{Iommu, NestedDomain, PagingDomain, Refusal, Stream};
 pub use dump::AttachmentDump;
 pub use error::{DriverError, IommuError, UnmapError};
 pub use fault::FaultReport;

@@ -51,13 +51,13 @@ impl<'a, P: Platform> DirectMappings<'a, P> {
 
     /// Maps what a device reads and writes already. What is mapped so already, for another device of the group, stays.
     pub(super) fn add(&mut self, device: &Device) -> Result<(), IommuError> {
-        let Some(paging) = self.domain.paging() else { return Ok(()) };
+        let Some(paging) = self.domain.mappings() else { return Ok(()) };
         for &region in device.reserved().iter().filter(|region| region.kind == ReservedKind::Direct) {
             let ReservedRegion { start, size_bytes, .. } = region;
             let physical = PhysAddr::new(start.get());
             match paging.map(start, physical, size_bytes, Access::ReadWrite, MemoryType::WriteBack) {
                 Ok(()) => self.mapped.push(region),
-                Err(MapError::Overlap { .. }) if is_direct(&**paging, start, size_bytes) => {}
+                Err(MapError::Overlap { .. }) if is_direct(paging, start, size_bytes) => {}
                 Err(error) => return Err(IommuError::ReservedRegion { device: device.name().into(), error }),
             }
         }
@@ -72,7 +72,7 @@ impl<'a, P: Platform> DirectMappings<'a, P> {
 
 impl<P: Platform> Drop for DirectMappings<'_, P> {
     fn drop(&mut self) {
-        let Some(paging) = self.domain.paging() else { return };
+        let Some(paging) = self.domain.mappings() else { return };
         for region in self.mapped.drain(..) {
             // Should an instance not forget it: it is nobody's memory but the device's.
             let _ = paging.unmap(region.start, region.size_bytes);

@@ -139,6 +139,11 @@ pub enum MapError {
         /// The first address that is: inside the range.
         iova: Iova,
     },
+    /// The table is a [shared](super::SharedTable) one: whoever owns it maps.
+    NotOwned {
+        /// Where the range was to start.
+        iova: Iova,
+    },
     /// No memory for a table.
     OutOfDmaMemory(OutOfDmaMemory),
 }
@@ -153,6 +158,9 @@ impl fmt::Display for MapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty { iova } => write!(f, "an empty range at {iova} cannot be mapped"),
+            Self::NotOwned { iova } => {
+                write!(f, "{iova} cannot be mapped in a table that somebody else owns; map it there")
+            }
             Self::Misaligned { iova, physical, size_bytes, granule } => write!(
                 f,
                 "{size_bytes:#x} bytes at {iova}, to {physical}, cannot be mapped: all three must be multiples of {granule}"
@@ -212,12 +220,20 @@ pub enum RangeError {
         /// How large it is.
         block_bytes: u64,
     },
+    /// The table is a [shared](super::SharedTable) one: whoever owns it unmaps and protects.
+    NotOwned {
+        /// Where the range was to start.
+        iova: Iova,
+    },
 }
 
 impl fmt::Display for RangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty { iova } => write!(f, "the range at {iova} is empty"),
+            Self::NotOwned { iova } => {
+                write!(f, "{iova} cannot be changed in a table that somebody else owns; change it there")
+            }
             Self::Misaligned { iova, size_bytes, granule } => {
                 write!(f, "{size_bytes:#x} bytes at {iova}: both must be multiples of the granule, {granule}")
             }

@@ -185,6 +185,7 @@ impl Checked<'_> {
             Err(MapError::InputOutOfRange { .. }) => assert!(start + bytes > 1 << config.input_bits),
             Err(MapError::OutputOutOfRange { .. }) => assert!(to + bytes > end),
             Err(MapError::Overlap { iova }) => assert_eq!(Some(iova), overlap),
+            Err(MapError::NotOwned { .. }) => panic!("it is its own"),
             Err(MapError::OutOfDmaMemory(_)) => assert_ne!(allocations, usize::MAX),
             Ok(()) => {
                 assert_eq!((overlap, (start | to | bytes) % page, bytes == 0), (None, 0, false));

@@ -8,7 +8,7 @@ const BRING_UP: &str = "smmu/src/device/bring_up.rs";
 const COMMAND_QUEUE: &str = "smmu/src/device/command_queue/mod.rs";
 const CONTEXT_TABLE: &str = "smmu/src/device/context_table.rs";
 const DOMAIN: &str = "smmu/src/iommu/smmuv3/domain.rs";
-const INSTANCE: &str = "smmu/src/iommu/smmuv3/instance.rs";
+const CHANGE: &str = "smmu/src/iommu/smmuv3/change.rs";
 const ENTRY_UPDATE: &str = "smmu/src/arch/entry_update.rs";
 const INVALIDATION: &str = "smmu/src/device/invalidation.rs";
 const LIVE_ENTRY: &str = "smmu/src/device/live_entry.rs";
@@ -160,7 +160,7 @@ pub const MUTATIONS: &[Mutation] = &[
         breaks: "Unmapping invalidates nothing",
         file: DOMAIN,
         edits: &[(
-            "if let Err(error) = self.invalidate(presence, &range) {",
+            "if let Err(error) = self.invalidate(presence, range) {",
             "if let Err(error) = Ok::<(), DeviceError>(()) {",
         )],
     },
@@ -169,8 +169,12 @@ pub const MUTATIONS: &[Mutation] = &[
         breaks: "Emptied tables are given back before they are invalidated",
         file: DOMAIN,
         edits: &[
-            ("self.table.free(unmapped);", ""),
-            ("let mut failure = None;", "self.table.free(unmapped);\n        let mut failure = None;"),
+            ("table.free(unmapped);", ""),
+            (
+                "let granule = table.config().granule;\n",
+                "let (granule, gone) = (table.config().granule, unmapped.stale());\n        table.free(unmapped);\n",
+            ),
+            ("granule, stale: unmapped.stale() })?;", "granule, stale: gone })?;"),
         ],
     },
     Mutation {
@@ -269,8 +273,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "atc-full-on-attach",
         breaks: "A device is attached with translations in its cache that others left there",
-        file: INSTANCE,
-        edits: &[("self.smmu.flush_atc(id, &entry)?;", "")],
+        file: CHANGE,
+        edits: &[("self.smmu.flush_atc(id, entry)?;", "")],
     },
     Mutation {
         name: "asid-leaked",

@@ -102,6 +102,12 @@ impl QtestMachine {
         self.platform
     }
 
+    /// Size of its memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        u64::from(MEMORY_MIB) << 20
+    }
+
     /// The SMMU's registers.
     #[must_use]
     pub fn registers(&self) -> QtestRegisters {

@@ -11,6 +11,7 @@ mod command_queue;
 mod commands;
 mod devices;
 mod documentation;
+mod domain_changes;
 mod driver;
 mod dump;
 mod entries;

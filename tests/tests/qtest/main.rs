@@ -11,3 +11,4 @@ mod nested;
 mod queues;
 mod sequences;
 mod setup;
+mod shapes;

@@ -54,3 +54,11 @@ pub(super) fn lacks(features: &Features, config: &TableConfig) -> Option<&'stati
     .into_iter()
     .find_map(|(missing, what)| missing.then_some(what))
 }
+
+/// What an SMMU lacks for guests' stage 1 on top of a domain of `stage`, if anything.
+pub(super) fn lacks_nesting(features: &Features, stage: Stage) -> Option<&'static str> {
+    match stage {
+        Stage::Stage1 => Some("a third stage: guests stand on a domain of stage 2"),
+        Stage::Stage2 => (!features.stage1()).then_some("stage 1, which the guest is to have"),
+    }
+}

@@ -6,11 +6,12 @@ use core::{mem, ptr};
 
 use lock_api::Mutex;
 
+use super::tables::DomainTables;
 use crate::addr::{StreamId, Vmid};
 use crate::arch::attributes::AddressSize;
 use crate::arch::context_descriptor::{ContextDescriptor, Stage1Context};
-use crate::arch::stream_table::{Stage1Stream, StreamTableEntry};
-use crate::device::{AtcTarget, ContextTable, DeviceError, Smmu, TranslationTag};
+use crate::arch::stream_table::{Stage1Stream, Stage2Stream, StreamTableEntry};
+use crate::device::{AtcTarget, ContextTable, DeviceError, Smmu, Stage2Table, TranslationTag};
 use crate::iommu::Device;
 use crate::iommu::fwspec::Phandle;
 use crate::pgtable::{PageTable, Stage};
@@ -24,6 +25,8 @@ pub(super) struct Live<P: Platform> {
     pub(super) entry: StreamTableEntry,
     /// The context descriptor that `entry` points at, for stage 1.
     pub(super) context: Option<ContextTable<P>>,
+    /// What stage 2 says in every entry, those of nested streams included.
+    pub(super) stage2: Option<Stage2Stream>,
 }
 
 /// An attached stream whose device caches translations.
@@ -36,7 +39,10 @@ pub(super) struct AtsStream {
 /// What knows a domain's translations by way of one SMMU: its TLB, and the caches of devices behind it.
 pub(super) struct Presence<P: Platform> {
     pub(super) live: Arc<Live<P>>,
+    /// Several times the same one, if it is about to leave and has come back by another domain that stands on this one.
     pub(super) ats: Arc<[Arc<AtsStream>]>,
+    /// Whether guests have, or had, a stage 1 of their own on top, by which they may have cached anything.
+    is_nested: bool,
 }
 
 /// All that knows a domain's translations at one moment.
@@ -47,11 +53,11 @@ pub(super) type LiveList<P> = Arc<[Presence<P>]>;
 pub(super) struct Presences<P: Platform>(Mutex<P::Lock, LiveList<P>>);
 
 impl<P: Platform> Live<P> {
-    /// Prepares an SMMU for streams of a domain that `table` belongs to. Waits for no hardware.
-    pub(super) fn new(table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
-        match table.config().stage {
-            Stage::Stage1 => Self::stage1(table, smmu),
-            Stage::Stage2 => Self::stage2(table, smmu),
+    /// Prepares an SMMU for streams of a domain that `tables` belong to. Waits for no hardware.
+    pub(super) fn new(tables: &DomainTables<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
+        match tables.own().filter(|table| table.config().stage == Stage::Stage1) {
+            Some(table) => Self::stage1(table, smmu),
+            None => Self::stage2(tables.stage2(), smmu),
         }
     }
 
@@ -87,14 +93,15 @@ impl<P: Platform> Live<P> {
             shareability: features.incoming_shareability(),
             ..Stage1Stream::with_one_context(context.physical(), walk)
         });
-        Ok(Self { smmu: Arc::clone(smmu), tag, entry, context: Some(context) })
+        Ok(Self { smmu: Arc::clone(smmu), tag, entry, context: Some(context), stage2: None })
     }
 
-    fn stage2(table: &PageTable<P>, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
+    fn stage2(table: Stage2Table, smmu: &Arc<Smmu<P>>) -> Result<Self, DeviceError> {
         let vmid = smmu.take_vmid()?;
         let tag = TranslationTag::Stage2 { vmid };
         let stream = smmu.stage2_stream(vmid, table).inspect_err(|_| smmu.give_back(tag))?;
-        Ok(Self { smmu: Arc::clone(smmu), tag, entry: StreamTableEntry::stage2(&stream), context: None })
+        let entry = StreamTableEntry::stage2(&stream);
+        Ok(Self { smmu: Arc::clone(smmu), tag, entry, context: None, stage2: Some(stream) })
     }
 }
 
@@ -102,9 +109,20 @@ fn output_size<P: Platform>(table: &PageTable<P>) -> AddressSize {
     AddressSize::holding(table.config().output_bits).unwrap_or(AddressSize::Bits48)
 }
 
+impl<P: Platform> Presence<P> {
+    /// What tags its translations.
+    #[inline]
+    pub(super) fn tag(&self) -> TranslationTag {
+        match self.live.tag {
+            TranslationTag::Stage2 { vmid } if self.is_nested => TranslationTag::Nested { vmid },
+            tag => tag,
+        }
+    }
+}
+
 impl<P: Platform> Clone for Presence<P> {
     fn clone(&self) -> Self {
-        Self { live: Arc::clone(&self.live), ats: Arc::clone(&self.ats) }
+        Self { live: Arc::clone(&self.live), ats: Arc::clone(&self.ats), is_nested: self.is_nested }
     }
 }
 
@@ -135,7 +153,7 @@ impl<P: Platform> Presences<P> {
             return Ok(Arc::clone(&presence.live));
         }
         let live = Arc::new(make()?);
-        let new = Presence { live: Arc::clone(&live), ats: Arc::new([]) };
+        let new = Presence { live: Arc::clone(&live), ats: Arc::new([]), is_nested: false };
         *list = list.iter().cloned().chain([new]).collect();
         Ok(live)
     }
@@ -147,17 +165,37 @@ impl<P: Platform> Presences<P> {
     }
 
     /// The reverse of [`add_ats`](Self::add_ats).
+    pub(super) fn forget_ats(&self, live: &Arc<Live<P>>, stream: StreamId) {
+        self.change_ats(live, |streams| {
+            if let Some(first) = streams.iter().position(|known| known.target.stream == stream) {
+                streams.remove(first);
+            }
+        });
+    }
+
+    /// Has a device's cache left alone from here on, however often it was added.
     pub(super) fn remove_ats(&self, live: &Arc<Live<P>>, stream: StreamId) {
         self.change_ats(live, |streams| streams.retain(|known| known.target.stream != stream));
     }
 
+    /// Has everything under the VMID forgotten with each range, from here on.
+    pub(super) fn nest(&self, live: &Arc<Live<P>>) {
+        self.change(live, |presence| presence.is_nested = true);
+    }
+
     fn change_ats(&self, live: &Arc<Live<P>>, change: impl FnOnce(&mut Vec<Arc<AtsStream>>)) {
-        let mut list = self.0.lock();
-        let mut presences: Vec<_> = list.iter().cloned().collect();
-        if let Some(presence) = presences.iter_mut().find(|presence| Arc::ptr_eq(&presence.live, live)) {
+        self.change(live, |presence| {
             let mut streams = presence.ats.to_vec();
             change(&mut streams);
             presence.ats = streams.into();
+        });
+    }
+
+    fn change(&self, live: &Arc<Live<P>>, change: impl FnOnce(&mut Presence<P>)) {
+        let mut list = self.0.lock();
+        let mut presences: Vec<_> = list.iter().cloned().collect();
+        if let Some(presence) = presences.iter_mut().find(|presence| Arc::ptr_eq(&presence.live, live)) {
+            change(presence);
         }
         let old = mem::replace(&mut *list, presences.into());
         // Nothing is freed under the lock.

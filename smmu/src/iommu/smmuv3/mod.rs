@@ -4,9 +4,14 @@
 //! descriptors and identifiers. What does not: how one SMMU is driven ([`crate::device`]), and what no SMMU need know of,
 //! groups and deferral for instance (the rest of [`crate::iommu`]).
 
+mod change;
 mod config;
 mod domain;
 mod instance;
 mod live;
+mod nested;
+mod tables;
 
 pub use domain::SmmuDomain;
+pub use nested::{GuestRights, SmmuNestedDomain, VirtualSmmu};
+pub use tables::ReadDescriptor;

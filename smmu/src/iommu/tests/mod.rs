@@ -10,6 +10,7 @@ mod every_step;
 mod faults;
 mod groups;
 mod leaving;
+mod nested;
 mod other;
 mod registration;
 mod reserved;

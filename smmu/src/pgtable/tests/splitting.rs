@@ -47,6 +47,30 @@ fn a_block_is_replaced_by_its_parts_without_a_moment_of_no_mapping() {
     }
 }
 
+/// Bit 16 of a block is nT, and of an address in a page (Arm ARM, D8.3).
+#[test]
+fn what_keeps_a_block_out_of_the_tlb_does_not_lead_its_parts_astray() {
+    for (stage, granule) in STAGES.into_iter().flat_map(|stage| GRANULES.map(|granule| (stage, granule))) {
+        for breaks in [false, true] {
+            let (platform, table) = table(config(stage, granule, 42));
+            let (page, block) = (granule.bytes(), block_bytes(granule));
+            map(&table, block, 3 * block, block);
+            let before = walk(platform, &table, block).unwrap();
+            platform.write_word(before.at, before.raw | 1 << 16, true);
+            if breaks {
+                table.begin_split(Iova::new(block)).unwrap().unwrap().make().unwrap();
+            } else {
+                table.split(Iova::new(block)).unwrap();
+            }
+            for offset in (0..16 * page).step_by(page as usize) {
+                assert_eq!(found(platform, &table, block + offset), Some((3 * block + offset, page)));
+                let raw = walk(platform, &table, block + offset).unwrap().raw;
+                assert_eq!(raw, before.raw | 2 | offset, "{stage} {granule}");
+            }
+        }
+    }
+}
+
 #[test]
 fn break_before_make_leaves_nothing_in_between() {
     for policy in [|config| config, handing_back] {
