@@ -41,10 +41,18 @@ pub fn all() -> impl Iterator<Item = TableConfig> {
     })
 }
 
-/// Whether QEMU's SMMU can walk a shape.
+/// Whether QEMU's SMMU can walk a shape that starts at a level. Of tables side by side it finds the first alone.
 #[must_use]
-pub fn is_for_qemu(config: &TableConfig) -> bool {
-    config.output_bits <= QEMU_OUTPUT_BITS && config.input_bits <= QEMU_INPUT_BITS
+pub fn is_for_qemu(config: &TableConfig, start_level: u8) -> bool {
+    let sizes = config.output_bits <= QEMU_OUTPUT_BITS && config.input_bits <= QEMU_INPUT_BITS;
+    sizes && concatenated(config, start_level) == 1
+}
+
+/// How many tables lie side by side where walks start.
+fn concatenated(config: &TableConfig, start_level: u8) -> u64 {
+    let page_bits = config.granule.log2_bytes();
+    let entries_log2 = u32::from(config.input_bits) - page_bits - (page_bits - 3) * u32::from(3 - start_level);
+    1 << entries_log2.saturating_sub(page_bits - 3)
 }
 
 /// Pages and blocks of a granule, and the levels that they are at.
@@ -110,9 +118,7 @@ impl Documentation {
     /// Adds a shape with the sizes that were reached through it.
     pub fn add(&mut self, config: &TableConfig, start_level: u8, sizes: Vec<u64>) {
         let TableConfig { stage, granule, input_bits, .. } = *config;
-        let page_bits = granule.log2_bytes();
-        let entries_log2 = u32::from(input_bits) - page_bits - (page_bits - 3) * u32::from(3 - start_level);
-        let concatenated = 1 << entries_log2.saturating_sub(page_bits - 3);
+        let concatenated = concatenated(config, start_level);
         let stage = if stage == Stage::Stage1 { 1 } else { 2 };
         let row = Row { stage, granule: granule.bytes(), input_bits, start_level, concatenated, sizes };
         self.0.entry(row).or_default().push(*config);
@@ -133,7 +139,8 @@ What shapes a page table has, by its stage, granule and sizes of addresses in bi
 with a code are shown). Walks start at a level, at stage 2 in as many tables side by side as it takes. In each shape a device
 has reached data through a page and a block of every size that is given, at stage 1 by TTB0 and by TTB1: in the model of an
 SMMU, and where it says so in QEMU's SMMU too, whose outputs have at most 44 bits. Every two granules were also tried nested
-there, one stage on top of the other. What QEMU cannot show: 52 bits, the contiguous bit, and updates of descriptors.
+there, one stage on top of the other. What QEMU cannot show: 52 bits, the contiguous bit, updates of descriptors, and tables
+side by side, of which it finds the first alone.
 
 | stage | granule | input | output | start level | tables side by side | pages and blocks | where |
 |--:|--:|--:|:--|--:|--:|:--|:--|
@@ -142,7 +149,8 @@ there, one stage on top of the other. What QEMU cannot show: 52 bits, the contig
         for (row, configs) in &self.0 {
             let outputs: Vec<_> = configs.iter().map(|config| config.output_bits.to_string()).collect();
             let sizes: Vec<_> = row.sizes.iter().rev().map(|bytes| human(*bytes)).collect();
-            let place = if configs.iter().any(is_for_qemu) { "model, QEMU" } else { "model" };
+            let place =
+                if configs.iter().any(|config| is_for_qemu(config, row.start_level)) { "model, QEMU" } else { "model" };
             let Row { stage, granule, input_bits, start_level, concatenated, .. } = row;
             let (granule, outputs, sizes) = (human(*granule), outputs.join(" "), sizes.join(" "));
             writeln!(

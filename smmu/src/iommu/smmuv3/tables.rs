@@ -11,7 +11,8 @@ use crate::platform::Platform;
 /// Reads a descriptor of a table that somebody else owns, in the CPU's order; `None` if there is no memory at the address.
 pub type ReadDescriptor = Box<dyn Fn(PhysAddr) -> Option<u64> + Send + Sync>;
 
-/// The tables of a domain.
+/// The tables of a domain, which is large and lives on the heap itself.
+#[allow(clippy::large_enum_variant, reason = "nearly all are the larger one, which is to be reached without a detour")]
 pub(super) enum DomainTables<P: Platform> {
     Own(PageTable<P>),
     /// Of a hypervisor, whose CPUs use it too.
