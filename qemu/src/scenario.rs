@@ -112,7 +112,7 @@ impl fmt::Display for Devices {
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: [Scenario; 20] = [
+pub const SCENARIOS: [Scenario; 21] = [
     Scenario {
         name: "demo",
         shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
@@ -159,6 +159,12 @@ pub const SCENARIOS: [Scenario; 20] = [
         name: "groups",
         shows: "devices that no IOMMU can tell apart, or whose bus does not keep them apart, share an address space",
         devices: Devices::Groups,
+        reads_disk: false,
+    },
+    Scenario {
+        name: "translation-kinds",
+        shows: "stage 1, stage 2 and a guest's in front of the same device, by pages and blocks of every size, remapped under DMA",
+        devices: Devices::Strays,
         reads_disk: false,
     },
     Scenario {

@@ -147,7 +147,8 @@ impl Edu {
     /// [`EduError::OutsideBuffer`], [`EduError::Stuck`]. That the DMA was stopped is no error: the device does not tell.
     pub fn copy_from_memory(&mut self, iova: Iova, offset: usize, length_bytes: usize) -> Result<(), EduError> {
         let buffer = Self::buffer_address(offset, length_bytes)?;
-        self.transfer(iova.get(), buffer, length_bytes, COMMAND_RUN)
+        self.start(iova.get(), buffer, length_bytes, COMMAND_RUN);
+        self.finish()
     }
 
     /// Copies `length_bytes` from the buffer at `offset` (in bytes) to memory at `iova` and waits for the end.
@@ -156,8 +157,19 @@ impl Edu {
     ///
     /// As for [`Self::copy_from_memory`].
     pub fn copy_to_memory(&mut self, iova: Iova, offset: usize, length_bytes: usize) -> Result<(), EduError> {
+        self.start_to_memory(iova, offset, length_bytes)?;
+        self.finish()
+    }
+
+    /// Begins what [`Self::copy_to_memory`] does. To be ended by [`Self::finish`].
+    ///
+    /// # Errors
+    ///
+    /// [`EduError::OutsideBuffer`].
+    pub fn start_to_memory(&mut self, iova: Iova, offset: usize, length_bytes: usize) -> Result<(), EduError> {
         let buffer = Self::buffer_address(offset, length_bytes)?;
-        self.transfer(buffer, iova.get(), length_bytes, COMMAND_RUN | COMMAND_TO_MEMORY)
+        self.start(buffer, iova.get(), length_bytes, COMMAND_RUN | COMMAND_TO_MEMORY);
+        Ok(())
     }
 
     /// Where the engine sees a part of the buffer. QEMU ends the whole machine for a transfer beyond the buffer's end.
@@ -168,13 +180,21 @@ impl Edu {
         }
     }
 
-    fn transfer(&mut self, source: u64, destination: u64, length_bytes: usize, command: u64) -> Result<(), EduError> {
+    fn start(&mut self, source: u64, destination: u64, length_bytes: usize, command: u64) {
         field!(self.registers, dma_source).write(source);
         field!(self.registers, dma_destination).write(destination);
         field!(self.registers, dma_count).write(length_bytes as u64);
         // What the device is to read has to be in memory before it starts, ...
         barrier::dsb(barrier::SY);
         field!(self.registers, dma_command).write(command);
+    }
+
+    /// Waits until the transfer is over.
+    ///
+    /// # Errors
+    ///
+    /// [`EduError::Stuck`].
+    pub fn finish(&mut self) -> Result<(), EduError> {
         let running = field_shared!(self.registers, dma_command);
         let done = wait_for(TRANSFER_LIMIT, || running.read() & COMMAND_RUN == 0);
         // ... and what it wrote is not to be read from before it ended.

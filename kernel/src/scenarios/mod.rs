@@ -19,6 +19,7 @@ mod sabotage;
 mod stale_translation;
 mod suspend;
 mod system;
+mod translation_kinds;
 mod two_smmus;
 mod watch;
 
@@ -94,6 +95,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: two_smmus::run,
     },
     Scenario { name: "groups", description: "devices that cannot be told apart share a domain", run: groups::run },
+    Scenario {
+        name: "translation-kinds",
+        description: "stage 1, stage 2 and a guest's, by pages and blocks of every size",
+        run: translation_kinds::run,
+    },
     Scenario {
         name: "bench-page-tables",
         description: "instructions that map, unmap and lookup take",

@@ -21,4 +21,5 @@ mod missing_devices;
 mod recovery;
 mod scenarios;
 mod topology;
+mod translations;
 mod two_smmus;
