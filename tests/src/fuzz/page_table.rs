@@ -1,5 +1,5 @@
-//! Maps, unmaps and walks of a page table against a sorted map of pages: every stage, granule and size, with memory running
-//! out in between, and removed tables given back late.
+//! Maps, unmaps, walks, changes and splits in a page table against a sorted map of pages: every stage, half, granule and size,
+//! with memory running out in between, and removed tables given back late.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use arbitrary::{Result, Unstructured};
 use smmu::addr::{Iova, PhysAddr};
 use smmu::arch::attributes::Granule;
 use smmu::pgtable::{
-    Access, EmptyTables, Half, MapError, MemoryType, PageTable, RangeError, Stage, TableConfig, TableError, Tracking,
-    Translation, Unmapped,
+    Access, EmptyTables, Half, MapError, MemoryType, PageTable, RangeError, SplitError, Stage, TableConfig, TableError,
+    Tracking, Translation, Unmapped,
 };
 
 use super::platform::FuzzPlatform;
@@ -22,6 +22,7 @@ struct Page {
     physical: u64,
     access: Access,
     memory: MemoryType,
+    accessed: bool,
     leaf_start: u64,
     leaf_bytes: u64,
 }
@@ -71,8 +72,13 @@ fn config(input: &mut Unstructured<'_>) -> Result<TableConfig> {
         output_bits: *input.choose(&[32, 36, 40, 42, 44, 48, 33, 52])?,
         coherent: input.arbitrary()?,
         empty_tables: *input.choose(&[EmptyTables::KeepOneLevel, EmptyTables::HandBack])?,
-        half: Half::Lower,
-        tracking: Tracking::Off,
+        half: *input.choose(&[Half::Lower, Half::Lower, Half::Upper])?,
+        tracking: *input.choose(&[
+            Tracking::Off,
+            Tracking::SoftwareAccess,
+            Tracking::HardwareAccess,
+            Tracking::HardwareAccessAndDirty,
+        ])?,
         contiguous: false,
         force_write_back: false,
     })
@@ -86,10 +92,10 @@ fn check_refusal(config: &TableConfig, error: TableError) {
         TableError::InputBits { .. } => assert!(!(32..=most).contains(&input_bits)),
         TableError::OutputBits { .. } => assert!(output_bits == 33 || output_bits > most),
         TableError::InputExceedsOutput { .. } => assert!(stage == Stage::Stage2 && input_bits > output_bits),
-        TableError::UpperHalfAtStage2
-        | TableError::ContiguousAndTracked
-        | TableError::StartLevel { .. }
-        | TableError::MisalignedRoot { .. } => panic!("nothing of this is asked for"),
+        TableError::UpperHalfAtStage2 => assert_eq!((stage, config.half), (Stage::Stage2, Half::Upper)),
+        TableError::ContiguousAndTracked | TableError::StartLevel { .. } | TableError::MisalignedRoot { .. } => {
+            panic!("nothing of this is asked for")
+        }
         TableError::OutOfDmaMemory(_) => panic!("there was memory"),
     }
 }
@@ -113,7 +119,7 @@ impl Checked<'_> {
     }
 
     fn step(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
-        match input.int_in_range(0..=9)? {
+        match input.int_in_range(0..=13)? {
             0..=4 => self.map(input)?,
             5 => {
                 let at = self.span(input)?;
@@ -124,9 +130,30 @@ impl Checked<'_> {
                     self.unmap(at);
                 }
             }
-            _ => self.removed.drain(..).for_each(|unmapped| self.table.free(unmapped)),
+            9 => self.removed.drain(..).for_each(|unmapped| self.table.free(unmapped)),
+            10 => {
+                let access = *input.choose(&[Access::Read, Access::Write, Access::ReadWrite])?;
+                let at = self.any_span(input)?;
+                self.protect(at, access);
+            }
+            11 => {
+                let at = self.any_span(input)?;
+                self.note_accesses(at, input.arbitrary()?);
+            }
+            _ => self.split(input)?,
         }
         Ok(())
+    }
+
+    /// The address of what the reference, and `Span`, count from the first address of the half.
+    fn iova(&self, offset: u64) -> Iova {
+        let TableConfig { half, input_bits, .. } = *self.table.config();
+        Iova::new(offset ^ half.first_address(input_bits))
+    }
+
+    fn any_span(&self, input: &mut Unstructured<'_>) -> Result<Span> {
+        let mapped = if input.ratio(3, 4)? { self.mapped_span(input)? } else { None };
+        mapped.map_or_else(|| self.span(input), Ok)
     }
 
     /// A range near a border of tables, blocks, or the address space; now and then not aligned.
@@ -175,9 +202,9 @@ impl Checked<'_> {
         let allocations = if input.ratio(1, 4)? { input.int_in_range(0..=5)? } else { usize::MAX };
         let blocks = self.platform.block_count();
         self.platform.allow_allocations(allocations);
-        let result = self.table.map(Iova::new(start), PhysAddr::new(to), bytes, access, memory);
+        let result = self.table.map(self.iova(start), PhysAddr::new(to), bytes, access, memory);
         self.platform.allow_allocations(usize::MAX);
-        let overlap = self.pages.range(start..start + bytes).next().map(|(iova, _)| Iova::new(*iova));
+        let overlap = self.pages.range(start..start + bytes).next().map(|(iova, _)| self.iova(*iova));
         let config = self.table.config();
         match result {
             Err(MapError::Empty { .. }) => assert_eq!(bytes, 0),
@@ -202,17 +229,15 @@ impl Checked<'_> {
 
     /// Adds what was mapped to the reference, after a look at the leaves that were chosen.
     fn note(&mut self, Span { start, bytes }: Span, to: u64, access: Access, memory: MemoryType) {
-        // Stage 1 has no way to say "write only".
-        let readable = self.table.config().stage == Stage::Stage1 && access == Access::Write;
-        let access = if readable { Access::ReadWrite } else { access };
+        let (access, accessed) = (self.enforced(access), self.table.config().tracking == Tracking::Off);
         let mut at = start;
         while at < start + bytes {
-            let leaf_bytes = self.table.walk(Iova::new(at)).expect("just mapped").leaf_bytes();
+            let leaf_bytes = self.table.walk(self.iova(at)).expect("just mapped").leaf_bytes();
             assert_eq!((at | (to + (at - start))) % leaf_bytes, 0, "a leaf that is not aligned");
             assert!(at + leaf_bytes <= start + bytes, "a leaf larger than what was asked for");
             for iova in (at..at + leaf_bytes).step_by(self.page_bytes() as usize) {
                 let physical = to + (iova - start);
-                self.pages.insert(iova, Page { physical, access, memory, leaf_start: at, leaf_bytes });
+                self.pages.insert(iova, Page { physical, access, memory, accessed, leaf_start: at, leaf_bytes });
             }
             at += leaf_bytes;
         }
@@ -220,10 +245,10 @@ impl Checked<'_> {
 
     fn unmap(&mut self, at: Span) {
         let expected = self.expected_unmap(at);
-        match self.table.unmap(Iova::new(at.start), at.bytes) {
+        match self.table.unmap(self.iova(at.start), at.bytes) {
             Ok(unmapped) => {
                 assert_eq!(expected, Ok(()));
-                assert_eq!((unmapped.start().get(), unmapped.size_bytes()), (at.start, at.bytes));
+                assert_eq!((unmapped.start(), unmapped.size_bytes()), (self.iova(at.start), at.bytes));
                 self.removed.push(unmapped);
                 for iova in (at.start..at.start + at.bytes).step_by(self.page_bytes() as usize) {
                     self.pages.remove(&iova);
@@ -235,7 +260,7 @@ impl Checked<'_> {
     }
 
     fn expected_unmap(&self, Span { start, bytes }: Span) -> std::result::Result<(), RangeError> {
-        let (iova, size_bytes) = (Iova::new(start), bytes);
+        let (iova, size_bytes) = (self.iova(start), bytes);
         let TableConfig { granule, input_bits, .. } = *self.table.config();
         if bytes == 0 {
             return Err(RangeError::Empty { iova });
@@ -248,12 +273,94 @@ impl Checked<'_> {
         }
         let mut at = start;
         while at < start + bytes {
-            let page = self.pages.get(&at).ok_or(RangeError::NotMapped { iova: Iova::new(at) })?;
+            let page = self.pages.get(&at).ok_or(RangeError::NotMapped { iova: self.iova(at) })?;
             if page.leaf_start != at || at + page.leaf_bytes > start + bytes {
-                return Err(RangeError::SplitsBlock { iova: Iova::new(page.leaf_start), block_bytes: page.leaf_bytes });
+                return Err(RangeError::SplitsBlock { iova: self.iova(page.leaf_start), block_bytes: page.leaf_bytes });
             }
             at += page.leaf_bytes;
         }
+        Ok(())
+    }
+
+    /// Stage 1 has no way to say "write only".
+    fn enforced(&self, access: Access) -> Access {
+        let readable = self.table.config().stage == Stage::Stage1 && access == Access::Write;
+        if readable { Access::ReadWrite } else { access }
+    }
+
+    fn protect(&mut self, at: Span, access: Access) {
+        let expected = self.expected_unmap(at);
+        let result = self.table.protect(self.iova(at.start), at.bytes, access);
+        assert_eq!(result.map(|_| ()), expected);
+        if let Ok(stale) = result {
+            let access = self.enforced(access);
+            let mut changes = false;
+            for (_, page) in self.pages.range_mut(at.start..at.start + at.bytes) {
+                changes |= page.access != access;
+                page.access = access;
+            }
+            assert_eq!(stale.is_some(), changes);
+        }
+        self.check_near(at);
+    }
+
+    /// Sets Access flags, or clears them and is told of those that were set. No device writes here: nothing is dirty.
+    fn note_accesses(&mut self, at: Span, sets: bool) {
+        let iova = self.iova(at.start);
+        let mut reported = Vec::new();
+        let result = if sets {
+            self.table.set_accessed(iova, at.bytes)
+        } else {
+            self.table.clear_accessed(iova, at.bytes, |start, bytes| reported.push((start, bytes))).map(|_| ())
+        };
+        let cleaned = self.table.clean_dirty(iova, at.bytes, |start, _| panic!("{start} is dirty"));
+        let refused = match self.expected_unmap(at) {
+            Err(
+                error @ (RangeError::Empty { .. } | RangeError::Misaligned { .. } | RangeError::InputOutOfRange { .. }),
+            ) => Err(error),
+            // There may be gaps, and parts of blocks.
+            _ => Ok(()),
+        };
+        assert_eq!((result, cleaned), (refused, refused.map(|()| None)));
+        if result.is_ok() {
+            let meant = self.pages.range(at.start..at.start + at.bytes);
+            let leaves: BTreeMap<_, _> = meant.map(|(_, page)| (page.leaf_start, *page)).collect();
+            let expected = leaves.values().filter(|page| page.accessed && !sets);
+            let expected: Vec<_> = expected.map(|page| (self.iova(page.leaf_start), page.leaf_bytes)).collect();
+            assert_eq!(reported, expected);
+            for (start, page) in leaves {
+                self.pages.range_mut(start..start + page.leaf_bytes).for_each(|(_, page)| page.accessed = sets);
+            }
+        }
+        self.check_near(at);
+    }
+
+    fn split(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
+        let (breaks, short) = (input.arbitrary()?, input.ratio(1, 4)?);
+        let Some(at) = self.mapped_span(input)? else { return Ok(()) };
+        let Some(page) = self.pages.get(&at.start).copied() else { return Ok(()) };
+        let (iova, blocks) = (self.iova(at.start), self.platform.block_count());
+        self.platform.allow_allocations(if short { 0 } else { usize::MAX });
+        let split = if breaks {
+            self.table.begin_split(iova).map(|broken| broken.is_some_and(|broken| broken.make().is_ok()))
+        } else {
+            self.table.split(iova).map(|stale| stale.is_some())
+        };
+        self.platform.allow_allocations(usize::MAX);
+        match split {
+            Ok(split) => assert_eq!(split, page.leaf_bytes != self.page_bytes()),
+            Err(error) => {
+                assert!(matches!(error, SplitError::OutOfDmaMemory(_)) && short, "{error}");
+                assert_eq!(self.platform.block_count(), blocks);
+            }
+        }
+        if split == Ok(true) {
+            let part_bytes = page.leaf_bytes / (self.page_bytes() / 8);
+            for (iova, page) in self.pages.range_mut(page.leaf_start..page.leaf_start + page.leaf_bytes) {
+                (page.leaf_start, page.leaf_bytes) = (iova & !(part_bytes - 1), part_bytes);
+            }
+        }
+        self.check_near(Span { start: page.leaf_start, bytes: page.leaf_bytes });
         Ok(())
     }
 
@@ -272,15 +379,16 @@ impl Checked<'_> {
     /// What a walk finds and what the reference holds is the same.
     fn check(&self, iova: u64) {
         let offset = self.page_bytes() / 2 + 4;
-        let found = self.table.walk(Iova::new(iova + offset));
+        let found = self.table.walk(self.iova(iova + offset));
         let as_page = |found: Translation| Page {
             physical: found.physical.get() - offset,
             access: found.access().expect("an access that was asked for"),
             memory: found.memory().expect("a type that was asked for"),
+            accessed: found.attributes.is_accessed(),
             leaf_start: iova & !(found.leaf_bytes() - 1),
             leaf_bytes: found.leaf_bytes(),
         };
         let expected = self.pages.get(&iova);
-        assert_eq!(found.map(as_page).as_ref(), expected, "{iova:#x}\n{}", self.table.trace(Iova::new(iova)));
+        assert_eq!(found.map(as_page).as_ref(), expected, "{iova:#x}\n{}", self.table.trace(self.iova(iova)));
     }
 }
