@@ -24,10 +24,10 @@ const IO_CLOSED: u32 = 0x00f0;
 const IS_64_BIT: u32 = 1;
 
 /// ID of the PCI Express capability, and the device/port type of a PCI Express to PCI bridge in bits 7:4 of its register.
-const EXPRESS_CAPABILITY: u8 = 0x10;
+pub(super) const EXPRESS_CAPABILITY: u8 = 0x10;
 const EXPRESS_TO_PCI: u16 = 7;
 /// The most capabilities that fit configuration space.
-const MAX_CAPABILITIES: usize = (256 - 64) / 4;
+pub(super) const MAX_CAPABILITIES: usize = (256 - 64) / 4;
 
 /// Makes a bridge forward nothing: no bus, no address.
 pub(super) fn close(ecam: &mut Ecam, bridge: DeviceFunction) {

@@ -15,13 +15,13 @@ use super::window::Window;
 use super::{Ecam, HostBridge, PciError, bridge, isolation};
 
 // Registers of configuration space (PCI Local Bus Specification 3.0, 6.1).
-const VENDOR_DEVICE: u8 = 0x00;
+pub(super) const VENDOR_DEVICE: u8 = 0x00;
 const CLASS_REVISION: u8 = 0x08;
 const HEADER: u8 = 0x0c;
-const BAR0: u8 = 0x10;
+pub(super) const BAR0: u8 = 0x10;
 
 /// What VENDOR_DEVICE reads where there is no function.
-const ABSENT: u32 = u32::MAX;
+pub(super) const ABSENT: u32 = u32::MAX;
 /// In HEADER: the device has more functions than number 0.
 const MULTI_FUNCTION: u32 = 1 << 23;
 /// How many bridges deep the search goes.

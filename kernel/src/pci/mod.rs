@@ -3,7 +3,7 @@
 //!
 //! What lives here: host bridges ([`HostBridge`]), configuration space ([`Ecam`]), enumeration, and functions as drivers
 //! see them ([`PciFunction`]). Access to configuration registers and BAR sizing are `virtio-drivers`'; bridges and
-//! the assignment of numbers and addresses are here, because it has none. What does not: the devices themselves
+//! the assignment of numbers and addresses are here, because it has none. Devices that come and go while the machine runs: [`Slot`], [`Placement`]. What does not: the devices themselves
 //! ([`crate::drivers`]), and who translates their DMA (`iommu-map` stands in the node of [`PciBus::node_path`]).
 
 mod bridge;
@@ -14,6 +14,7 @@ mod error;
 mod function;
 mod host_bridge;
 mod isolation;
+mod slot;
 mod window;
 
 use alloc::string::String;
@@ -23,6 +24,7 @@ pub use bus_master::BusMaster;
 pub use ecam::Ecam;
 pub use error::PciError;
 pub use function::{Bar, PciFunction};
+pub use slot::{Placement, Slot};
 
 use crate::devicetree::DeviceTree;
 use crate::memory;

@@ -13,6 +13,7 @@ mod event_storm;
 mod events;
 mod faults;
 mod groups;
+mod hotplug;
 mod poisoned_queue;
 mod probe;
 mod sabotage;
@@ -93,6 +94,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "two-smmus",
         description: "two SMMUs, one of them late, and a device behind both",
         run: two_smmus::run,
+    },
+    Scenario {
+        name: "hotplug",
+        description: "a disk taken out during a read, by others, and put in again",
+        run: hotplug::run,
     },
     Scenario { name: "groups", description: "devices that cannot be told apart share a domain", run: groups::run },
     Scenario {

@@ -12,6 +12,7 @@ mod demo;
 mod disks;
 mod events;
 mod faults;
+mod hotplug;
 mod image;
 mod isolation;
 mod launcher;
