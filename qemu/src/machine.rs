@@ -58,8 +58,8 @@ pub enum Iommu {
     SmmuV3,
     /// An SMMUv3 with these translation stages.
     SmmuV3Stage(Stage),
-    /// Two SMMUv3 with these translation stages, one in front of `pcie.0`, one in front of `pcie.1`, which begins with bus 8 and
-    /// takes nothing but bridges. QEMU's own device tree describes the first alone: see [`two_smmus`].
+    /// Two SMMUv3 with these translation stages, one in front of `pcie.0`, one in front of `pcie.1`, which begins with bus 8
+    /// and takes nothing but bridges. QEMU's own device tree describes the first alone: see [`two_smmus`].
     TwoSmmuV3([Stage; 2]),
 }
 

@@ -32,7 +32,7 @@ pub enum Devices {
     Adoption,
     /// An `edu`, an `iommu-testdev`, and another one on a bus of its own.
     Strays,
-    /// A source of random bytes, an `edu` and half of a device behind each of two SMMUs, and an `iommu-testdev` behind the second.
+    /// Random bytes, an `edu` and half of a device behind each of two SMMUs, and an `iommu-testdev` behind the second.
     Pair,
     /// An `edu` alone, two behind a bridge to conventional PCI, and two that are functions of one device.
     Groups,

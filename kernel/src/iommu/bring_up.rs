@@ -68,8 +68,8 @@ pub fn describe_all(tree: &DeviceTree<'_>) -> Vec<Described> {
 }
 
 impl Described {
-    /// Brings the SMMU up and registers it, which gives the devices that waited for it to it. DMA of `inherited` devices goes
-    /// on as it is; all else aborts.
+    /// Brings the SMMU up and registers it: devices that waited for it can be bound then. DMA of `inherited` devices goes on
+    /// as it is; all else aborts.
     ///
     /// # Errors
     ///

@@ -83,8 +83,8 @@ impl PciFunction {
         requester_id(self.address)
     }
 
-    /// The Requester IDs that the function's transactions may bear when they reach the host bridge, which is what `iommu-map`
-    /// translates: its own, and those of bridges, which lend them to all functions on the conventional bus behind them.
+    /// The Requester IDs that the function's transactions may bear when they reach the host bridge, which is what
+    /// `iommu-map` translates: its own, and those of bridges, which lend them to all on the conventional bus behind them.
     pub fn requester_ids(&self) -> impl Iterator<Item = u16> + '_ {
         [self.requester_id()].into_iter().chain(self.aliases.iter().copied())
     }

@@ -2,9 +2,10 @@
 //! bus mastering off.
 //!
 //! What lives here: host bridges ([`HostBridge`]), configuration space ([`Ecam`]), enumeration, and functions as drivers
-//! see them ([`PciFunction`]). Access to configuration registers and BAR sizing are `virtio-drivers`'; bridges and
-//! the assignment of numbers and addresses are here, because it has none. Devices that come and go while the machine runs: [`Slot`], [`Placement`]. What does not: the devices themselves
-//! ([`crate::drivers`]), and who translates their DMA (`iommu-map` stands in the node of [`PciBus::node_path`]).
+//! see them ([`PciFunction`]), and those that come and go while the machine runs ([`Slot`], [`Placement`]). Access to
+//! configuration registers and BAR sizing are `virtio-drivers`'; bridges and the assignment of numbers and addresses are
+//! here, because it has none. What does not: the devices themselves ([`crate::drivers`]), and who translates their DMA
+//! (`iommu-map` stands in the node of [`PciBus::node_path`]).
 
 mod bridge;
 mod bus_master;
