@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use qemu::device::{Device, DeviceKind};
 use qemu::machine::Machine;
 use qemu::outcome::Outcome;
 
-use crate::boot::{Boot, DISK};
+use crate::boot::{Boot, DISK, KERNEL, QEMU};
 use crate::log::{CONFIGURATION_WRITES, Step};
 
 /// How long QEMU may take until it listens.
@@ -50,6 +51,9 @@ fn a_disk_taken_out_during_a_read_and_put_in_again() {
     let extra_arguments = ["-blockdev", &blockdev, "-qmp", &qmp].map(Into::into).to_vec();
     let machine = Machine { devices, extra_arguments, ..Machine::default() };
     let boot = Boot::new("hotplug", machine).logged(&CONFIGURATION_WRITES);
+    // What takes long is done before anybody waits for QEMU.
+    LazyLock::force(&QEMU);
+    LazyLock::force(&KERNEL);
     let operator = thread::spawn(move || replug(&socket));
     let booted = boot.run();
     booted.assert_outcome(Outcome::Success);
