@@ -5,6 +5,8 @@
 //! Each address is handed out once, so that a use after free is noticed. A device that does not snoop sees memory as it
 //! was last cleaned, and junk before that; what it writes stays unseen until the CPU's copy is invalidated.
 
+mod leaf_lock;
+
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -16,6 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 use proptest::test_runner::Config;
+
+use leaf_lock::LeafLock;
 
 use crate::addr::PhysAddr;
 use crate::device::tests::FakeSmmu;
@@ -237,9 +241,10 @@ impl Memory {
 // atomics are sequentially consistent where it matters.
 unsafe impl Platform for TestPlatform {
     type Registers = Arc<FakeSmmu>;
-    type Lock = spin::Mutex<()>;
+    type Lock = LeafLock;
 
     fn allocate(&self, size_bytes: usize, alignment_bytes: usize) -> Result<DmaBlock, OutOfDmaMemory> {
+        leaf_lock::assert_none_is_held("while memory is allocated");
         let out = OutOfDmaMemory { size_bytes, alignment_bytes };
         let take = |left: usize| if left == usize::MAX { Some(left) } else { left.checked_sub(1) };
         self.allocations_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).map_err(|_| out)?;
@@ -254,6 +259,7 @@ unsafe impl Platform for TestPlatform {
     }
 
     unsafe fn free(&self, block: DmaBlock) {
+        leaf_lock::assert_none_is_held("while memory is freed");
         self.note(Step::Free(block.physical));
         let freed = self.lock().blocks.remove(&block.physical.get()).expect("a block that was allocated");
         assert_eq!(freed.pointer, block.pointer);
@@ -318,6 +324,7 @@ unsafe impl Platform for TestPlatform {
     }
 
     fn relax(&self) {
+        leaf_lock::assert_none_is_held("while hardware or another CPU is waited for");
         self.nanoseconds.fetch_add(self.nanoseconds_per_relax.load(Ordering::SeqCst), Ordering::SeqCst);
         std::thread::yield_now();
     }

@@ -148,14 +148,28 @@ impl<P: Platform> Presences<P> {
         smmu: &Arc<Smmu<P>>,
         make: impl FnOnce() -> Result<Live<P>, DeviceError>,
     ) -> Result<Arc<Live<P>>, DeviceError> {
-        let mut list = self.0.lock();
-        if let Some(presence) = list.iter().find(|presence| Arc::ptr_eq(&presence.live.smmu, smmu)) {
-            return Ok(Arc::clone(&presence.live));
+        let find = |list: &[Presence<P>]| {
+            let here = list.iter().find(|presence| Arc::ptr_eq(&presence.live.smmu, smmu));
+            here.map(|presence| Arc::clone(&presence.live))
+        };
+        if let Some(live) = find(&self.now()) {
+            return Ok(live);
         }
-        let live = Arc::new(make()?);
-        let new = Presence { live: Arc::clone(&live), ats: Arc::new([]), is_nested: false };
-        *list = list.iter().cloned().chain([new]).collect();
-        Ok(live)
+        // Not under the lock, because it allocates.
+        let new = Arc::new(make()?);
+        let mut list = self.0.lock();
+        if let Some(live) = find(&list) {
+            // Another CPU was faster.
+            drop(list);
+            smmu.give_back(new.tag);
+            return Ok(live);
+        }
+        let presence = Presence { live: Arc::clone(&new), ats: Arc::new([]), is_nested: false };
+        let longer = list.iter().cloned().chain([presence]).collect();
+        let old = mem::replace(&mut *list, longer);
+        drop(list);
+        drop(old);
+        Ok(new)
     }
 
     /// Has a device's own cache invalidated from here on.

@@ -45,7 +45,7 @@ fn r35_a_device_behind_two_drivers_is_refused_by_both() {
 fn r35_a_foreign_domain_is_refused_and_the_device_keeps_what_it_had() {
     let (system, script, c) = system();
     let [at_a, at_c] = [(A, 1), (C, 1)].map(|stream| system.add("device", &[stream]).unwrap());
-    let foreign: Arc<dyn PagingDomain<_>> = OtherDomain::make(&script);
+    let foreign: Arc<dyn PagingDomain<_>> = OtherDomain::make(OTHER, &script);
     let of_a = system.iommus.allocate_domain(&at_a, &DomainConfig::default()).unwrap();
     let [mut one, mut two] = [&at_a, &at_c].map(|device| system.configured(device));
     let had = [one.domain().clone(), two.domain().clone()];

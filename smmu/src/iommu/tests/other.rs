@@ -110,6 +110,7 @@ impl Script {
 
 /// An instance.
 pub(crate) struct Other<P: Platform> {
+    driver: &'static str,
     name: &'static str,
     platform: &'static P,
     script: Arc<Script>,
@@ -129,7 +130,17 @@ struct State {
 
 impl<P: Platform> Other<P> {
     pub(crate) fn new(name: &'static str, platform: &'static P, script: &Arc<Script>) -> Arc<Self> {
-        Arc::new(Self { name, platform, script: Arc::clone(script), streams: Mutex::default() })
+        Self::of(OTHER, name, platform, script)
+    }
+
+    /// An instance of a driver of another name, which has domains of its own.
+    pub(crate) fn of(
+        driver: &'static str,
+        name: &'static str,
+        platform: &'static P,
+        script: &Arc<Script>,
+    ) -> Arc<Self> {
+        Arc::new(Self { driver, name, platform, script: Arc::clone(script), streams: Mutex::default() })
     }
 
     /// The streams that were probed, for how many devices each, and where they are.
@@ -158,7 +169,7 @@ impl<P: Platform> Other<P> {
 
 impl<P: Platform> Iommu<P> for Other<P> {
     fn driver(&self) -> &'static str {
-        OTHER
+        self.driver
     }
 
     fn stream_id_bits(&self) -> u8 {
@@ -167,14 +178,14 @@ impl<P: Platform> Iommu<P> for Other<P> {
 
     fn probe(&self, stream: StreamId) -> Result<(), DriverError> {
         self.platform.relax();
-        self.script.step(std::format!("{}: probe {stream}", self.name))?;
+        self.script.step(alloc::format!("{}: probe {stream}", self.name))?;
         self.change(stream, |state| state.probes += 1);
         Ok(())
     }
 
     fn release(&self, stream: StreamId) {
         self.platform.relax();
-        self.script.note(std::format!("{}: release {stream}", self.name));
+        self.script.note(alloc::format!("{}: release {stream}", self.name));
         self.change(stream, |state| {
             assert!(state.probes > 1 || state.place == "blocked", "{stream} is released while it is attached");
             state.probes = state.probes.checked_sub(1).expect("a stream that was probed");
@@ -183,14 +194,14 @@ impl<P: Platform> Iommu<P> for Other<P> {
 
     fn allocate_domain(self: Arc<Self>, _: &DomainConfig) -> Result<Arc<dyn PagingDomain<P>>, DriverError> {
         self.platform.relax();
-        self.script.step(std::format!("{}: allocate", self.name))?;
-        Ok(OtherDomain::make(&self.script))
+        self.script.step(alloc::format!("{}: allocate", self.name))?;
+        Ok(OtherDomain::make(self.driver, &self.script))
     }
 
     fn accepts(&self, domain: &Domain<P>) -> Result<(), Refusal> {
-        self.script.note(std::format!("{}: accepts", self.name));
+        self.script.note(alloc::format!("{}: accepts", self.name));
         match domain.paging() {
-            Some(domain) if domain.driver() != OTHER => Err(Refusal::Foreign { driver: domain.driver() }),
+            Some(domain) if domain.driver() != self.driver => Err(Refusal::Foreign { driver: domain.driver() }),
             _ => Ok(()),
         }
     }
@@ -209,7 +220,7 @@ impl<P: Platform> Iommu<P> for Other<P> {
             state.is_busy = true;
         });
         self.platform.relax();
-        let moved = self.script.step(std::format!("{}: {id} {} -> {}", self.name, place(from), place(to)));
+        let moved = self.script.step(alloc::format!("{}: {id} {} -> {}", self.name, place(from), place(to)));
         // An instance that cannot block a stream is closed: it blocks all the same.
         let to = if moved.is_ok() || to.is_blocked() { to } else { from };
         self.change(id, |state| {
@@ -245,6 +256,7 @@ pub(crate) fn own<P: Platform>(domain: &Domain<P>) -> Option<&OtherDomain> {
 
 /// An address space, one page after the other.
 pub(crate) struct OtherDomain {
+    driver: &'static str,
     number: usize,
     script: Arc<Script>,
     pages: Mutex<BTreeMap<u64, PhysAddr>>,
@@ -254,10 +266,10 @@ pub(crate) struct OtherDomain {
 const PAGE_BYTES: u64 = 4096;
 
 impl OtherDomain {
-    pub(crate) fn make<P: Platform>(script: &Arc<Script>) -> Arc<dyn PagingDomain<P>> {
+    pub(crate) fn make<P: Platform>(driver: &'static str, script: &Arc<Script>) -> Arc<dyn PagingDomain<P>> {
         let number = script.domains.fetch_add(1, Ordering::Relaxed);
         let script = Arc::clone(script);
-        Arc::new(Self { number, script, pages: Mutex::default(), streams: AtomicUsize::new(0) })
+        Arc::new(Self { driver, number, script, pages: Mutex::default(), streams: AtomicUsize::new(0) })
     }
 
     /// How many pages are mapped.
@@ -286,7 +298,7 @@ fn pages(start: u64, size_bytes: u64) -> impl Iterator<Item = u64> {
 
 impl<P: Platform> PagingDomain<P> for OtherDomain {
     fn driver(&self) -> &'static str {
-        OTHER
+        self.driver
     }
 
     fn input_bits(&self) -> u8 {
@@ -303,7 +315,7 @@ impl<P: Platform> PagingDomain<P> for OtherDomain {
 
     fn map(&self, iova: Iova, physical: PhysAddr, size_bytes: u64, _: Access, _: MemoryType) -> Result<(), MapError> {
         let failed = |_| MapError::Empty { iova };
-        self.script.step(std::format!("map {iova}")).map_err(failed)?;
+        self.script.step(alloc::format!("map {iova}")).map_err(failed)?;
         let mut mapped = lock(&self.pages);
         if let Some(taken) = pages(iova.get(), size_bytes).find(|page| mapped.contains_key(page)) {
             return Err(MapError::Overlap { iova: Iova::new(taken) });
@@ -314,7 +326,7 @@ impl<P: Platform> PagingDomain<P> for OtherDomain {
     }
 
     fn unmap(&self, iova: Iova, size_bytes: u64) -> Result<(), UnmapError> {
-        self.script.note(std::format!("unmap {iova}"));
+        self.script.note(alloc::format!("unmap {iova}"));
         let mut mapped = lock(&self.pages);
         for page in pages(iova.get(), size_bytes) {
             mapped.remove(&page).ok_or(UnmapError::Table(RangeError::NotMapped { iova: Iova::new(page) }))?;
