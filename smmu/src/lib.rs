@@ -37,7 +37,7 @@
 //! use smmu::device::{BootPolicy, Smmu};
 //! use smmu::dma::Dma;
 //! use smmu::firmware::{DeviceTree, RequesterId, SmmuNode};
-//! use smmu::iommu::{Configuration, DeviceDescription, Iommus};
+//! use smmu::iommu::{Binding, BusDevice, DeviceDescription, Iommus};
 //! use smmu::platform::Platform;
 //!
 //! /// Brings up every SMMU that the device tree names and allows. From here on their devices abort.
@@ -60,21 +60,23 @@
 //!     nodes.map(|node| bring_up_one(node?)).collect()
 //! }
 //!
-//! /// Gives one PCI function DMA, just before its driver is probed.
-//! fn bind<P: Platform>(
+//! /// Binds a driver to one PCI function: DMA first, then bus mastering, then the driver's probe; all undone if one fails.
+//! fn bind<P: Platform, B: BusDevice>(
 //!     platform: &'static P,
 //!     iommus: &Iommus<P>,
 //!     tree: &DeviceTree<'_>,
 //!     host_bridge: &str,
 //!     requester_id: u16,
-//! ) -> Result<Dma<P>, Box<dyn Error>> {
+//!     function: B,
+//! ) -> Result<Binding<P, B, Dma<P>>, Box<dyn Error>> {
 //!     let map = tree.iommu_map(host_bridge)?.ok_or("the host bridge has no iommu-map")?;
 //!     let device = iommus.add_device(DeviceDescription::new("00:01.0 disk", map.fwspec([RequesterId::new(requester_id)])))?;
-//!     match iommus.configure(&device)? {
-//!         Configuration::Configured(attachment) => Ok(Dma::new(platform, attachment, u64::MAX)?),
-//!         Configuration::Deferred(missing) => Err(format!("IOMMUs {missing:?} are not up yet").into()),
-//!         Configuration::NoIommu => Err("nothing would stop this device's DMA".into()),
-//!     }
+//!     let bound = iommus.bind(&device, function, |_, attachment| {
+//!         // The driver's probe: here, it is content with DMA.
+//!         Dma::new(platform, Arc::clone(attachment), u64::MAX)
+//!     });
+//!     // Among the errors: that an IOMMU is not there yet. Then try again when it has been registered.
+//!     Ok(bound?)
 //! }
 //!
 //! /// What the driver does with it.
@@ -86,6 +88,8 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! [`iommu`] tells the rest: what a kernel calls when devices and IOMMUs come and go.
 //!
 //! # Errors
 //!

@@ -11,6 +11,8 @@
 //! hardware is waited for. What takes longer is claimed by a flag instead: a device by whoever attaches it, a group by whoever
 //! changes what it goes through, in this order; what brings a device together with its instances, or parts them, has it in
 //! hand in the registry and claims its group within. Faults are attributed under the registry's lock alone.
+//!
+#![doc = include_str!("integration.md")]
 
 mod attachment;
 mod binding;

@@ -61,3 +61,18 @@ fn every_feature_has_tests_that_exist() {
         assert_eq!(kinds_of(row), kinds.map(|(kind, _)| *kind).collect(), "{FEATURES}: where are the tests of {row}");
     }
 }
+
+#[test]
+fn every_history_has_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/histories.md")).unwrap();
+    let texts: String = ["smmu/src/iommu/tests", "tests/tests"]
+        .iter()
+        .flat_map(|folder| sources(&root().join(folder)))
+        .map(|(_, text)| text)
+        .collect();
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert_eq!(rows.len(), 4);
+    for name in rows.iter().flat_map(|row| tests_of(row)) {
+        assert!(has_test(&texts, name), "docs/histories.md names {name}, which does not exist");
+    }
+}

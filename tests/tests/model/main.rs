@@ -19,6 +19,7 @@ mod failures;
 mod former;
 mod guest;
 mod guests;
+mod histories;
 mod interrupts;
 mod laws;
 mod lifecycle;
