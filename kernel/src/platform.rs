@@ -50,6 +50,12 @@ unsafe impl Platform for Kernel {
         crate::memory::is_memory(physical).then_some(physical)
     }
 
+    fn physical_run(&self, pointer: NonNull<u8>, size_bytes: usize) -> Option<(PhysAddr, usize)> {
+        let physical = PhysAddr::new(pointer.addr().get() as u64);
+        let bytes = crate::memory::memory_bytes_from(physical);
+        (bytes != 0).then(|| (physical, size_bytes.min(bytes as usize)))
+    }
+
     fn virtual_address_bits(&self) -> u8 {
         if ID_AA64MMFR2_EL1.read(ID_AA64MMFR2_EL1::VARange) == 0 { 48 } else { 52 }
     }

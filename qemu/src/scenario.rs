@@ -76,7 +76,7 @@ impl Devices {
                     Device::new(DeviceKind::Edu).on_bus("conventional").in_slot(6),
                 ]
             }
-            Self::Counted => Vec::new(),
+            Self::Counted => vec![Device::new(DeviceKind::Edu)],
         }
     }
 
@@ -103,7 +103,7 @@ impl fmt::Display for Devices {
             Self::Demo => "disk, random bytes, edu and iommu-testdev behind an SMMUv3",
             Self::Storm => "disk and random bytes behind an SMMUv3",
             Self::Adoption => "disk, USB controller and two iommu-testdevs behind an SMMUv3",
-            Self::Counted => "an SMMUv3, and instructions counted",
+            Self::Counted => "edu behind an SMMUv3, and instructions counted",
             Self::Pair => "random bytes and edu behind each of two SMMUv3, a device behind both, iommu-testdev",
             Self::Groups => "five edu behind an SMMUv3, two of them on a conventional bus, two in one slot",
             Self::Strays => "edu, and an iommu-testdev on each of two buses, behind an SMMUv3",
@@ -112,7 +112,7 @@ impl fmt::Display for Devices {
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: [Scenario; 21] = [
+pub const SCENARIOS: [Scenario; 22] = [
     Scenario {
         name: "demo",
         shows: "the SMMU found, a disk read through it, devices that stray stopped and named",
@@ -176,6 +176,12 @@ pub const SCENARIOS: [Scenario; 21] = [
     Scenario {
         name: "bench-invalidation",
         shows: "how many instructions it takes until an SMMU has forgotten a page, a block or an address space",
+        devices: Devices::Counted,
+        reads_disk: false,
+    },
+    Scenario {
+        name: "bench-dma",
+        shows: "how many instructions and commands it takes to attach a device, to map, and to lend a buffer",
         devices: Devices::Counted,
         reads_disk: false,
     },

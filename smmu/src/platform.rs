@@ -112,6 +112,15 @@ pub unsafe trait Platform: Sync + 'static {
     /// hands to a device: any memory of the kernel, not only what [`allocate`](Self::allocate) returned.
     fn physical(&self, pointer: NonNull<u8>) -> Option<PhysAddr>;
 
+    /// Where hardware sees the byte at `pointer`, and how many bytes from there on, `size_bytes` at most, it sees side by side, as
+    /// they are for the CPU. Those up to the end of the smallest page, of 4 KiB, unless said otherwise: whoever knows more makes
+    /// large buffers cheaper to map.
+    fn physical_run(&self, pointer: NonNull<u8>, size_bytes: usize) -> Option<(PhysAddr, usize)> {
+        const PAGE_BYTES: usize = 4096;
+        let in_page = pointer.addr().get() & (PAGE_BYTES - 1);
+        Some((self.physical(pointer)?, size_bytes.min(PAGE_BYTES.saturating_sub(in_page))))
+    }
+
     /// Size of the CPUs' virtual addresses in bits: I/O virtual addresses get no wider. 48 unless said otherwise
     /// (ID_AA64MMFR2_EL1.VARange).
     fn virtual_address_bits(&self) -> u8 {

@@ -19,8 +19,40 @@ struct Pages {
     all: Vec<Range<usize>>,
     /// Frame numbers are physical addresses in pages.
     frames: FrameAllocator,
+    /// Free frames that are handed out before any other: most of what is wanted is one page.
+    single: Vec<usize>,
     total: usize,
     used: usize,
+}
+
+/// Most frames in [`Pages::single`].
+const SINGLE_MAX: usize = 64;
+
+impl Pages {
+    fn allocate(&mut self, count: usize) -> Option<usize> {
+        if count == 1
+            && let Some(frame) = self.single.pop()
+        {
+            return Some(frame);
+        }
+        self.frames.alloc(count).or_else(|| {
+            self.merge();
+            self.frames.alloc(count)
+        })
+    }
+
+    fn free(&mut self, frame: usize, count: usize) {
+        if count == 1 && self.single.len() < SINGLE_MAX {
+            self.single.push(frame);
+        } else {
+            self.frames.dealloc(frame, count);
+        }
+    }
+
+    /// Lets single frames become parts of larger blocks.
+    fn merge(&mut self) {
+        self.single.drain(..).for_each(|frame| self.frames.dealloc(frame, 1));
+    }
 }
 
 static PAGES: IrqMutex<Option<Pages>> = IrqMutex::new(None);
@@ -36,7 +68,7 @@ pub struct Usage {
 
 /// Takes over the `free` memory (whole pages).
 pub(super) fn init(free: &[Range<u64>]) {
-    let mut pages = Pages { all: Vec::new(), frames: FrameAllocator::new(), total: 0, used: 0 };
+    let mut pages = Pages { all: Vec::new(), frames: FrameAllocator::new(), single: Vec::new(), total: 0, used: 0 };
     for range in free {
         let frames = (range.start / PAGE_BYTES) as usize..(range.end / PAGE_BYTES) as usize;
         pages.total += frames.len();
@@ -59,7 +91,7 @@ pub fn allocate(size_bytes: usize, alignment_bytes: usize) -> Result<DmaBlock, O
     let frame = {
         let mut pages = PAGES.lock();
         let pages = pages.as_mut().ok_or(out)?;
-        let frame = pages.frames.alloc(count).ok_or(out)?;
+        let frame = pages.allocate(count).ok_or(out)?;
         pages.used += count;
         frame
     };
@@ -78,7 +110,7 @@ pub fn allocate(size_bytes: usize, alignment_bytes: usize) -> Result<DmaBlock, O
 pub unsafe fn free(block: DmaBlock) {
     let frame = (block.physical.get() / PAGE_BYTES) as usize;
     if let (Some(count), Some(pages)) = (block_pages(block.size_bytes, block.alignment_bytes), PAGES.lock().as_mut()) {
-        pages.frames.dealloc(frame, count);
+        pages.free(frame, count);
         pages.used -= count;
     }
 }
@@ -86,6 +118,7 @@ pub unsafe fn free(block: DmaBlock) {
 /// Gives nothing out any more, and says which memory is in use, as physical addresses in bytes.
 pub fn retire() -> Vec<Range<u64>> {
     let Some(mut pages) = PAGES.lock().take() else { return Vec::new() };
+    pages.merge();
     let mut free: Vec<Range<usize>> = Vec::new();
     for order in (0..usize::BITS).rev() {
         // More than the allocator's largest block is never to be had.

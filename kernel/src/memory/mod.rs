@@ -73,5 +73,13 @@ pub fn is_inherited(physical: PhysAddr, size_bytes: usize) -> bool {
 /// Whether an address is in ordinary memory, and not a device's register.
 #[must_use]
 pub fn is_memory(physical: PhysAddr) -> bool {
-    MEMORY.lock().iter().any(|range| range.contains(&physical.get()))
+    memory_bytes_from(physical) != 0
+}
+
+/// How many bytes of ordinary memory there are from an address on.
+#[must_use]
+pub fn memory_bytes_from(physical: PhysAddr) -> u64 {
+    let memory = MEMORY.lock();
+    let range = memory.iter().find(|range| range.contains(&physical.get()));
+    range.map_or(0, |range| range.end - physical.get())
 }

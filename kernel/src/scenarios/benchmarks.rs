@@ -35,7 +35,7 @@ const BLOCK: u64 = 2 << 20;
 
 /// Instructions that `work` takes, and what it returned. Inlined, so that moving the result does not count.
 #[inline(always)]
-fn count<T>(work: impl FnOnce() -> T) -> (u64, T) {
+pub(super) fn count<T>(work: impl FnOnce() -> T) -> (u64, T) {
     barrier::isb(barrier::SY);
     let start = CNTVCT_EL0.get();
     barrier::isb(barrier::SY);
@@ -47,7 +47,7 @@ fn count<T>(work: impl FnOnce() -> T) -> (u64, T) {
 }
 
 /// The median of `measure`, less what measuring itself takes.
-fn median(mut measure: impl FnMut() -> u64) -> u64 {
+pub(super) fn median(mut measure: impl FnMut() -> u64) -> u64 {
     let mut counts = [0; ROUNDS];
     for _ in 0..WARM_UP {
         measure();

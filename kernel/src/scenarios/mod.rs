@@ -4,6 +4,7 @@
 
 mod adopt;
 mod base;
+mod bench_dma;
 mod benchmarks;
 mod demo;
 mod disk;
@@ -115,6 +116,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "bench-invalidation",
         description: "instructions that one invalidation takes",
         run: benchmarks::invalidation,
+    },
+    Scenario {
+        name: "bench-dma",
+        description: "instructions and commands that attaching, mapping and lending buffers take",
+        run: bench_dma::run,
     },
     Scenario { name: "hello", description: "boot, say what was found, and exit", run: base::run },
     Scenario { name: "timer", description: "three interrupts of the architected timer", run: base::timer },

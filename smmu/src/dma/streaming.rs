@@ -135,23 +135,25 @@ fn fills_its_pages<P: Platform>(platform: &'static P, buffer: NonNull<[u8]>, pag
 struct Runs<P: Platform> {
     platform: &'static P,
     next: NonNull<u8>,
-    remaining_pages: usize,
+    remaining_bytes: usize,
 }
 
 impl<P: Platform> Runs<P> {
     fn new(platform: &'static P, buffer: NonNull<[u8]>) -> Self {
-        Self { platform, next: buffer.cast(), remaining_pages: buffer.len() / PAGE_BYTES }
+        Self { platform, next: buffer.cast(), remaining_bytes: buffer.len() & !(PAGE_BYTES - 1) }
     }
 
-    /// The page at `next`.
-    fn page(&self) -> Result<PhysAddr, DmaError> {
+    /// Where the page at `next` is, and how many bytes of whole pages lie there side by side.
+    fn piece(&self) -> Result<(PhysAddr, usize), DmaError> {
         let pointer = self.next.addr().get();
-        self.platform.physical(self.next).ok_or(DmaError::NotMemory { pointer })
+        let piece = self.platform.physical_run(self.next, self.remaining_bytes);
+        let (physical, bytes) = piece.ok_or(DmaError::NotMemory { pointer })?;
+        Ok((physical, (bytes & !(PAGE_BYTES - 1)).clamp(PAGE_BYTES, self.remaining_bytes)))
     }
 
-    fn advance(&mut self) {
-        self.next = self.next.map_addr(|address| address.saturating_add(PAGE_BYTES));
-        self.remaining_pages = self.remaining_pages.saturating_sub(1);
+    fn advance(&mut self, bytes: usize) {
+        self.next = self.next.map_addr(|address| address.saturating_add(bytes));
+        self.remaining_bytes = self.remaining_bytes.saturating_sub(bytes);
     }
 }
 
@@ -159,19 +161,25 @@ impl<P: Platform> Iterator for Runs<P> {
     type Item = Result<(PhysAddr, u64), DmaError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.remaining_pages == 0 {
+        if self.remaining_bytes == 0 {
             return None;
         }
-        let start = match self.page() {
-            Ok(start) => start,
+        let (start, mut bytes) = match self.piece() {
+            Ok(piece) => piece,
             Err(error) => return Some(Err(error)),
         };
         let mut size_bytes: u64 = 0;
         loop {
-            size_bytes = size_bytes.saturating_add(PAGE_BYTES as u64);
-            self.advance();
-            if self.remaining_pages == 0 || self.page().ok() != start.checked_add(size_bytes) {
+            size_bytes = size_bytes.saturating_add(bytes as u64);
+            self.advance(bytes);
+            if self.remaining_bytes == 0 {
                 return Some(Ok((start, size_bytes)));
+            }
+            match self.piece() {
+                Ok((next, more)) if start.checked_add(size_bytes) == Some(next) => {
+                    bytes = more;
+                }
+                _ => return Some(Ok((start, size_bytes))),
             }
         }
     }

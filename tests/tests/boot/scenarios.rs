@@ -89,6 +89,46 @@ fn invalidations_take_no_more_instructions_than_they_may() {
     }
 }
 
+/// What DMA costs: row, the most instructions, and the commands that a round sends, there and back. The two register accesses of
+/// each CMD_SYNC count as above.
+const COST_ROWS: [(&str, u64, u64); 21] = [
+    ("attach", 28_000, 8),
+    ("detach", 9_000, 8),
+    ("iommu_map_4k", 110, 2),
+    ("iommu_unmap_4k", 480, 2),
+    ("lookup_4k", 70, 0),
+    ("iommu_map_64k", 220, 2),
+    ("iommu_unmap_64k", 560, 2),
+    ("lookup_64k", 70, 0),
+    ("iommu_map_1m", 1_350, 2),
+    ("iommu_unmap_1m", 1_450, 2),
+    ("lookup_1m", 70, 0),
+    ("iommu_map_2m", 110, 2),
+    ("iommu_unmap_2m", 480, 2),
+    ("lookup_2m", 70, 0),
+    ("iommu_map_1g", 110, 2),
+    ("iommu_unmap_1g", 480, 2),
+    ("lookup_1g", 70, 0),
+    ("dma_pair_4k", 1_450, 2),
+    ("dma_pair_64k", 1_650, 2),
+    ("dma_pair_1m", 3_600, 2),
+    ("dma_pair_2m", 1_850, 2),
+];
+
+#[test]
+fn dma_takes_no_more_than_it_may() {
+    let scenario = Scenario::by_name("bench-dma").unwrap();
+    let booted = Boot::new(scenario.name, scenario.machine(Path::new(""))).run();
+    booted.assert_outcome(Outcome::Success);
+    let rows: Vec<_> = booted.records("cost");
+    assert_eq!(rows.len(), COST_ROWS.len());
+    for (record, (row, most, commands)) in rows.iter().zip(COST_ROWS) {
+        assert_eq!((&record["row"], &record["commands"]), (&row.into(), &commands.into()));
+        let found = record["instructions"].as_u64().unwrap();
+        assert!((20..=most).contains(&found), "{row}: it takes {found} instructions, not {most}");
+    }
+}
+
 #[test]
 fn an_unknown_scenario() {
     let booted = Boot::new("nonsense", Machine::default()).run();

@@ -86,6 +86,20 @@ fn r39_what_is_reserved_for_any_device_of_the_group_is_not_handed_out() {
     assert_eq!(physical(&first, Iova::new(0x3000), 0), None);
 }
 
+#[test]
+fn what_may_be_a_block_is_aligned_to_one_if_there_is_room() {
+    let addresses = allocator(0x60_0000);
+    let block = 512;
+    let starts =
+        [1, block, 1, block, block].map(|pages| addresses.allocate(pages, u64::MAX).map(|range| range.start().get()));
+    let out = Err(DmaError::OutOfAddresses { pages: block });
+    assert_eq!(starts, [Ok(0x1000), Ok(0x20_0000), Ok(0x2000), Ok(0x40_0000), out]);
+    // With half a block at each end there is none that is aligned.
+    let addresses = allocator(0x30_0000);
+    addresses.withhold(Iova::new(0x1000), 0xf_f000);
+    assert_eq!(addresses.allocate(block, u64::MAX).map(|range| range.start().get()), Ok(0x10_0000));
+}
+
 proptest! {
     #![proptest_config(tries(256))]
 
