@@ -59,6 +59,7 @@ use crate::arch::command::Command;
 use crate::platform::Platform;
 use command_queue::CommandQueue;
 use control::Control;
+#[cfg(feature = "alloc")]
 pub(crate) use control::wait_until;
 use event_queue::{EventCounts, EventQueue};
 use global_error::GlobalErrors;
