@@ -17,7 +17,7 @@ use std::{env, fs, process, thread};
 use clap::{Parser, ValueEnum};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tests::mutations::{MUTATIONS, Mutation};
+use tests::mutations::{Mutation, mutations};
 
 /// Breaks the driver in many ways, one at a time, and shows which test notices each.
 #[derive(Parser)]
@@ -27,7 +27,8 @@ struct Arguments {
     /// Lists the mutations, and runs nothing
     #[arg(long)]
     list: bool,
-    /// Runs these tests alone. Otherwise the driver's own, and those on the model for what these let through
+    /// Runs these tests alone. Otherwise the driver's own, then those under shuttle, then those on the model: each set for
+    /// what those before let through
     #[arg(long, value_name = "SET")]
     only: Option<TestSet>,
 }
@@ -37,6 +38,8 @@ struct Arguments {
 enum TestSet {
     /// The driver's own tests.
     Driver,
+    /// The core on several CPUs.
+    Shuttle,
     /// The driver on the software model.
     Model,
 }
@@ -81,11 +84,11 @@ fn main() -> ExitCode {
 /// The mutations that `names` select: all of them if there are none.
 fn select(names: &[String]) -> Result<Vec<&'static Mutation>, String> {
     let matches = |mutation: &Mutation, name: &String| mutation.name.contains(name.as_str());
-    if let Some(name) = names.iter().find(|name| !MUTATIONS.iter().any(|mutation| matches(mutation, name))) {
+    if let Some(name) = names.iter().find(|name| !mutations().any(|mutation| matches(mutation, name))) {
         return Err(format!("no mutation's name contains `{name}`; --list shows them all"));
     }
     let selected = |mutation: &&Mutation| names.is_empty() || names.iter().any(|name| matches(mutation, name));
-    Ok(MUTATIONS.iter().filter(selected).collect())
+    Ok(mutations().filter(selected).collect())
 }
 
 /// Checks what `arguments` select. Returns whether each mutation was noticed.
@@ -103,7 +106,7 @@ fn check(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         }
         process::exit(INTERRUPTED);
     })?;
-    let sets = arguments.only.map_or(vec![TestSet::Driver, TestSet::Model], |set| vec![set]);
+    let sets = arguments.only.map_or(vec![TestSet::Driver, TestSet::Shuttle, TestSet::Model], |set| vec![set]);
     let copy = Copy::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), sets)?;
     eprintln!("the driver as it is: compiling and testing ...");
     if let Some(test) = copy.caught()? {
@@ -126,6 +129,7 @@ impl TestSet {
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Driver => &["-p", "smmu", "--lib"],
+            Self::Shuttle => &["-p", "tests", "--test", "shuttle"],
             Self::Model => &["-p", "tests", "--test", "model"],
         }
     }

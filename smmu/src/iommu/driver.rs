@@ -91,7 +91,8 @@ pub trait Iommu<P: Platform>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The stream still goes through the old domain, or it aborts. If the hardware does not even confirm that, the driver
+    /// The stream still goes through the old domain, or it aborts: the core then moves it on with that domain as `from`,
+    /// whichever it was, and has it abort before it lets the domain go. If the hardware does not even confirm that, the driver
     /// has closed the instance, and keeps for good what the hardware may still read.
     fn set_domain(self: Arc<Self>, stream: &Stream, from: &Domain<P>, to: &Domain<P>) -> Result<(), DriverError>;
 

@@ -1,16 +1,15 @@
 //! Ways to break the driver, each of which a test must notice: a table and how to apply it to the sources.
 //!
-//! The table is in `table`. What runs the tests against each broken driver is the example `mutations`; that the table
-//! still fits the sources is a test.
+//! The tables are in `table`, for one SMMU, and `iommu`, for the core above. What runs the tests against each broken driver is the example `mutations`; that they
+//! still fit the sources is a test.
 
+mod iommu;
 mod table;
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use thiserror::Error;
-
-pub use table::MUTATIONS;
 
 /// One way to break the driver.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +22,11 @@ pub struct Mutation {
     pub file: &'static str,
     /// What is replaced by what, one after the other. Each old text occurs exactly once at its turn.
     pub edits: &'static [(&'static str, &'static str)],
+}
+
+/// All of them.
+pub fn mutations() -> impl Iterator<Item = &'static Mutation> {
+    table::DRIVER.iter().chain(iommu::IOMMU)
 }
 
 /// Why a mutation does not apply.

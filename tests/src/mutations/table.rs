@@ -17,8 +17,7 @@ const RECORD_QUEUE: &str = "smmu/src/device/record_queue.rs";
 const RESERVATION: &str = "smmu/src/device/command_queue/reservation.rs";
 const STREAM_TABLE: &str = "smmu/src/device/stream_table.rs";
 
-/// All of them.
-pub const MUTATIONS: &[Mutation] = &[
+pub(super) const DRIVER: &[Mutation] = &[
     Mutation {
         name: "sync-dropped",
         breaks: "Requests do not end with a CMD_SYNC",
