@@ -1,7 +1,6 @@
 //! A device that goes on while its group is moved from one domain to another, of every kind: after every register access it
 //! reads a byte, and what it gets says by which domain.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use smmu::addr::{Asid, Iova, PhysAddr, StreamId};
@@ -14,10 +13,11 @@ use smmu::iommu::fwspec::{Fwspec, Phandle};
 use smmu::iommu::smmuv3::{GuestRights, SmmuDomain, SmmuNestedDomain, VirtualSmmu};
 use smmu::iommu::{DeviceDescription, Domain, DomainConfig, GroupOwnership, PagingDomain};
 use smmu::pgtable::{Access, MemoryType, PageTable, Stage, TableConfig};
-use tests::model::{Buffer, Caching, Config, Device, Model, ModelPlatform, Pace};
+use tests::model::{Buffer, Caching, Config, Model, ModelPlatform, Pace};
 
 use super::bench::put;
 use super::system::System;
+use super::watch::{Outcome, during, read};
 
 const IOMMU: Phandle = Phandle::new(1);
 const STREAM: StreamId = StreamId::new(7);
@@ -28,8 +28,6 @@ const CFGI_STE: [u64; 2] = [0x03 | GUEST_STREAM << 32, 1];
 const RAM: u64 = 0x8000_0000;
 const RAM_BYTES: u64 = 0x1000_0000;
 
-/// What a device reads: a byte, or nothing because it aborted.
-type Outcome = Option<u8>;
 type Platform = ModelPlatform;
 
 /// What a guest's stream table says about its only stream.
@@ -181,24 +179,6 @@ impl World {
         smmu.retire(TranslationTag::Stage2 { vmid }).unwrap();
         (asid.get(), vmid.get())
     }
-}
-
-fn read(device: &Device, target: Iova) -> Outcome {
-    let mut byte = [0];
-    device.read(target, &mut byte).ok().map(|()| byte[0])
-}
-
-/// What a device gets after every register access during `change`, and once more when it is over.
-fn during(model: &Model, device: &Device, target: Iova, change: impl FnOnce()) -> (BTreeSet<Outcome>, Outcome) {
-    let seen = Arc::new(Mutex::new(BTreeSet::new()));
-    let (noted, onlooker) = (Arc::clone(&seen), device.clone());
-    model.observe(move |_| {
-        noted.lock().unwrap().insert(read(&onlooker, target));
-    });
-    change();
-    model.stop_observing();
-    let seen = std::mem::take(&mut *seen.lock().unwrap());
-    (seen, read(device, target))
 }
 
 fn configurations() -> impl Iterator<Item = Config> {

@@ -2,7 +2,6 @@
 //! gets says by which entry it was translated.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
 
 use smmu::addr::{Asid, Iova, PhysAddr, StreamId, SubstreamId, Vmid};
 use smmu::arch::attributes::{AddressSize, Granule, HardwareUpdate, WalkAttributes};
@@ -11,14 +10,13 @@ use smmu::arch::entry_update::EntryUpdate;
 use smmu::arch::stream_table::{Eats, S1Dss, Shcfg, Stage1Stream, Stage2Stream, StreamTableEntry};
 use smmu::device::{ContextTable, DeviceError, Smmu, TranslationTag};
 use smmu::pgtable::{Access, MemoryType, PageTable, Stage, TableConfig};
-use tests::model::{Buffer, Caching, Config, Device, Model, ModelPlatform, Opcode, Pace};
+use tests::model::{Buffer, Caching, Config, Model, ModelPlatform, Opcode, Pace};
 
 use super::bench::put;
 use super::system::bring_up;
+use super::watch::{Outcome, during, read};
 
 const STREAM: StreamId = StreamId::new(7);
-/// What a device reads: a byte, or nothing because it aborted.
-type Outcome = Option<u8>;
 
 /// Address spaces in which the same address leads to different bytes.
 struct World {
@@ -175,24 +173,6 @@ fn describe(table: &PageTable<ModelPlatform>, asid: Asid, walk: WalkAttributes) 
         access_flag_fault_disabled: false,
         stall: false,
     })
-}
-
-fn read(device: &Device, target: Iova) -> Outcome {
-    let mut byte = [0];
-    device.read(target, &mut byte).ok().map(|()| byte[0])
-}
-
-/// What a device gets after every register access during `change`, and once more when it is over.
-fn during(model: &Model, device: &Device, target: Iova, change: impl FnOnce()) -> (BTreeSet<Outcome>, Outcome) {
-    let seen = Arc::new(Mutex::new(BTreeSet::new()));
-    let (noted, onlooker) = (Arc::clone(&seen), device.clone());
-    model.observe(move |_| {
-        noted.lock().unwrap().insert(read(&onlooker, target));
-    });
-    change();
-    model.stop_observing();
-    let seen = std::mem::take(&mut *seen.lock().unwrap());
-    (seen, read(device, target))
 }
 
 /// Substreams, two stages, ATS; caches that keep all and caches that keep nothing; at once and late.

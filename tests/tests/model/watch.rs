@@ -1,5 +1,7 @@
 //! Onlookers: devices that try their luck after every single register access of the driver.
 
+use std::collections::BTreeSet;
+use std::mem;
 use std::sync::{Arc, Mutex};
 
 use smmu::addr::{Iova, StreamId};
@@ -75,4 +77,31 @@ impl Seen {
         let access = written.map_or(format!("the read of {offset:#x}"), |value| format!("{offset:#x} = {value:#x}"));
         self.surprises.push(format!("{what} after {access}, the {}th access", self.accesses));
     }
+}
+
+/// What a device reads: a byte, or nothing because it aborted.
+pub(crate) type Outcome = Option<u8>;
+
+/// One byte, read by a device.
+pub(crate) fn read(device: &Device, target: Iova) -> Outcome {
+    let mut byte = [0];
+    device.read(target, &mut byte).ok().map(|()| byte[0])
+}
+
+/// What a device gets at `target` after every register access during `change`, and once more when it is over.
+pub(crate) fn during(
+    model: &Model,
+    device: &Device,
+    target: Iova,
+    change: impl FnOnce(),
+) -> (BTreeSet<Outcome>, Outcome) {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let (noted, onlooker) = (Arc::clone(&seen), device.clone());
+    model.observe(move |_| {
+        noted.lock().unwrap().insert(read(&onlooker, target));
+    });
+    change();
+    model.stop_observing();
+    let seen = mem::take(&mut *seen.lock().unwrap());
+    (seen, read(device, target))
 }
