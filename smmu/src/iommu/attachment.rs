@@ -38,6 +38,9 @@ pub struct Attachment<P: Platform> {
     streams: Vec<(Arc<Stream>, Arc<dyn Iommu<P>>)>,
 }
 
+/// The group of a device and its ports, or what it waits for.
+type Located<P> = Result<(Arc<Group<P>>, Vec<Port<P>>), Vec<Missing>>;
+
 impl<P: Platform> Iommus<P> {
     /// Attaches a device to its group's domain, in all of its IOMMUs or in none; the first of a group decides by its
     /// [policy](DomainPolicy) which domain that is. What is [reserved](Device::reserved) for it is mapped before.
@@ -91,11 +94,7 @@ impl<P: Platform> Iommus<P> {
     }
 
     /// The group of a device and its ports, or what it waits for.
-    #[allow(clippy::type_complexity, reason = "an answer to one caller")]
-    pub(super) fn locate(
-        &self,
-        device: &Arc<Device>,
-    ) -> Result<Result<(Arc<Group<P>>, Vec<Port<P>>), Vec<Missing>>, IommuError> {
+    pub(super) fn locate(&self, device: &Arc<Device>) -> Result<Located<P>, IommuError> {
         let mut registry = self.registry.lock();
         let ports = match registry.resolve(device, Context::Bind)? {
             Ok(ports) => ports,
